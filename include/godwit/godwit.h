@@ -1,0 +1,173 @@
+/* Godwit client: offline-first sync for SQLite. This header is the specification.
+ *
+ * The application keeps writing its own tables. Tracked tables get triggers that append every change
+ * to a queue in the same transaction. `godwit_sync` (or `godwit_next`/`godwit_feed` for hosts with
+ * their own HTTP) delivers the queue exactly once and applies what others changed.
+ *
+ * Threads: one handle is used by one thread at a time. Handles on different connections of one
+ * database, in one or several processes, may be used at once: a lease row makes their syncs take
+ * turns. Nothing here starts a thread.
+ *
+ * Strings are NUL-terminated UTF-8 and borrowed until return unless said otherwise. On failure every
+ * output is zero and `godwit_message` says what happened and what to do. */
+#ifndef GODWIT_GODWIT_H
+#define GODWIT_GODWIT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "godwit/host.h"
+#include "godwit/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define GODWIT_API __attribute__((visibility("default")))
+#define GODWIT_MUST_USE __attribute__((warn_unused_result))
+#else
+#define GODWIT_API
+#define GODWIT_MUST_USE
+#endif
+
+struct sqlite3;
+typedef struct godwit godwit;
+
+GODWIT_API const char *godwit_version(void); /* "0.1.0" */
+GODWIT_API const char *godwit_status_name(godwit_status status); /* "UNREACHABLE" */
+GODWIT_API const char *godwit_status_text(godwit_status status);
+GODWIT_API godwit_class godwit_status_class(godwit_status status);
+
+/* ---- Opening ---- */
+
+/* zero = default. */
+typedef struct {
+    godwit_host host;          /* copied */
+    int busy_timeout_ms;       /* own connections only; default 5000 */
+    int accept_weak_durability;/* 1: do not raise journal_mode/synchronous, only report (tests) */
+} godwit_options;
+
+/* Opens or creates the SQLite database at `path` with a connection of its own, installs or upgrades
+ * Godwit's tables, raises durability to WAL + FULL. BUSY, READONLY, CORRUPT, FULL, IO, UNSUPPORTED
+ * (file of a newer Godwit; SQLite older than 3.38), NOT_DURABLE. *out: transferred, godwit_close. */
+GODWIT_API godwit_status godwit_open(const char *path, const godwit_options *options,
+                                     godwit **out) GODWIT_MUST_USE;
+/* The same over the application's connection, which must outlive the handle and is used only inside
+ * calls. MISUSE inside an open transaction. */
+GODWIT_API godwit_status godwit_attach(struct sqlite3 *connection, const godwit_options *options,
+                                       godwit **out) GODWIT_MUST_USE;
+GODWIT_API void godwit_close(godwit *g); /* NULL is fine */
+/* Text of the last failure on this handle, never NULL, valid until the next call. `g` may be NULL
+ * (failure to open): then a general text. */
+GODWIT_API const char *godwit_message(const godwit *g);
+GODWIT_API struct sqlite3 *godwit_connection(godwit *g); /* borrowed */
+
+/* ---- Setting up (no network) ---- */
+
+typedef struct {
+    const char *url;        /* "https://host[:port]"; required the first time */
+    const char *scope;      /* default scope; NULL = the token's first scope */
+    const char *token;      /* bearer token; NULL = keep, or token_file */
+    const char *token_file; /* read before each round; only its path is stored */
+    const char *label;      /* shown to operators, e.g. "Ana's phone" */
+} godwit_settings;
+/* Stores settings; may be called again to change them. INVALID names the setting. */
+GODWIT_API godwit_status godwit_init(godwit *g, const godwit_settings *settings) GODWIT_MUST_USE;
+
+/* Tracks a table, or renews its triggers after the table was altered (idempotent). options_json: NULL or
+ * an object with any of "initial": "upload" (default: existing rows are queued as creates) | "ignore";
+ * "ids": "app" (required for INTEGER PRIMARY KEY: the application makes ids unique across devices);
+ * "scope": name; "scopeColumn": column; "entity": name on the wire; "columns": [..] (default: all but
+ * generated ones). NOT_FOUND, INVALID, UNSUPPORTED (no primary key, more than 252 columns). */
+GODWIT_API godwit_status godwit_track(godwit *g, const char *table, const char *options_json) GODWIT_MUST_USE;
+/* Drops the triggers. Operations already captured are still delivered. */
+GODWIT_API godwit_status godwit_untrack(godwit *g, const char *table) GODWIT_MUST_USE;
+/* Around the application's own schema migration: step "begin" removes the triggers, "end" puts them
+ * back for the tables as they are now (changes made in between are found by comparing row digests and
+ * queued). May be called inside a transaction. */
+GODWIT_API godwit_status godwit_migrate(godwit *g, const char *step) GODWIT_MUST_USE;
+
+/* ---- Queue ---- */
+
+typedef struct {
+    const char *const *depends_on; /* ids of operations */
+    size_t depends_on_count;
+    const char *client_key;        /* the application's own name for this operation, unique if given */
+} godwit_enqueue_options;
+/* The requirements' enqueue. operation: "create" | "update" | "delete". On a tracked table: finds the
+ * operation the change has already captured and names it (adding dependencies, key); NOT_FOUND when
+ * there is none. On an entity that is no table: queues the payload (a JSON object) as it is, in the
+ * caller's transaction if one is open. EXISTS: client_key is taken (the id is then still given).
+ * id: at least 37 bytes, receives the operation's id. */
+GODWIT_API godwit_status godwit_enqueue(godwit *g, const char *operation, const char *entity_type,
+                                        const char *entity_id, const char *payload,
+                                        const godwit_enqueue_options *options,
+                                        char id[37]) GODWIT_MUST_USE;
+/* A refused operation (state rejected, blocked, conflict): queue it again as a new operation; with a new
+ * payload (JSON object, replaces the whole payload); or give it up, with a reason. NOT_FOUND, MISUSE
+ * (not in such a state). new_id: 37 bytes or NULL. */
+GODWIT_API godwit_status godwit_retry(godwit *g, const char *id, char new_id[37]) GODWIT_MUST_USE;
+GODWIT_API godwit_status godwit_edit(godwit *g, const char *id, const char *payload,
+                                     char new_id[37]) GODWIT_MUST_USE;
+GODWIT_API godwit_status godwit_discard(godwit *g, const char *id, const char *reason) GODWIT_MUST_USE;
+
+/* ---- Syncing ---- */
+
+typedef struct {
+    int64_t sent;      /* operations the server answered */
+    int64_t applied, merged, rejected, conflicts, duplicates; /* of those; noop counts as applied */
+    int64_t received;  /* changes applied from others */
+    int64_t pending;   /* operations still not decided */
+    int64_t requests;
+} godwit_sync_report;
+/* Runs rounds for every scope until nothing sendable is pending and the feed's head is reached, or a
+ * round fails. Ignores next_attempt_at. Blocks; no database transaction is open during a request.
+ * timeout_ms <= 0: 60 s. UNREACHABLE, OVERLOADED, TIMEOUT, UNAUTHENTICATED, FORBIDDEN, PROTOCOL,
+ * IDENTITY, BUSY (another process is syncing), MISUSE (inside a transaction, no url, no transport).
+ * The queue is intact whatever is returned. report may be NULL. */
+GODWIT_API godwit_status godwit_sync(godwit *g, int64_t timeout_ms, godwit_sync_report *report) GODWIT_MUST_USE;
+
+/* For hosts with their own HTTP. godwit_next gives a JSON text: a request to perform
+ * {"id":7,"method":"POST","path":"/v1/sync","headers":{..},"body":"..","timeoutMs":30000}, a wait
+ * {"waitMs":2000}, or NULL in *json when there is nothing to do. Honours next_attempt_at. At most one
+ * request is out at a time; asking again before godwit_feed repeats it. *json: valid until the next
+ * call on the handle. */
+GODWIT_API godwit_status godwit_next(godwit *g, const char **json) GODWIT_MUST_USE;
+/* Hands in the answer. status 0: transport failure, body = reason text. headers_json: object or NULL.
+ * An id that is not the one outstanding is ignored (OK). */
+GODWIT_API godwit_status godwit_feed(godwit *g, int64_t id, int status, const char *headers_json,
+                                     const char *body, size_t body_bytes) GODWIT_MUST_USE;
+/* The network came back: forget waits (not below 1 s since the last attempt). */
+GODWIT_API godwit_status godwit_notify_network(godwit *g) GODWIT_MUST_USE;
+
+/* ---- Looking ---- */
+
+/* The requirements' SyncMetrics. Times are ms since 1970 UTC, 0 = never. */
+typedef struct {
+    int64_t queue_length;       /* operations captured and not retired */
+    int64_t pending_operations; /* waiting or in flight */
+    int64_t failed_operations;  /* rejected or blocked, unresolved */
+    int64_t conflicts_detected;
+    int64_t last_successful_sync_ms;
+    int64_t oldest_pending_age_ms;
+    int64_t feed_lag;           /* head seen - cursor */
+} godwit_metrics;
+GODWIT_API godwit_status godwit_get_metrics(godwit *g, godwit_metrics *out) GODWIT_MUST_USE;
+
+typedef void (*godwit_finding_fn)(void *context, const char *code, const char *text, int fixable);
+/* Checks for uncaptured drift, missing triggers, weak settings, stuck states; reports each finding.
+ * fix = 1 repairs what is safe. *findings = how many remain. */
+GODWIT_API godwit_status godwit_doctor(godwit *g, int fix, godwit_finding_fn report, void *context,
+                                       int64_t *findings) GODWIT_MUST_USE;
+
+/* Vector clocks as JSON. *order: "equal", "before", "after", "concurrent". INVALID for malformed text. */
+GODWIT_API godwit_status godwit_clock_compare(const char *a, const char *b, const char **order) GODWIT_MUST_USE;
+/* *merged: transferred, free with godwit_free. */
+GODWIT_API godwit_status godwit_clock_merge(const char *a, const char *b, char **merged) GODWIT_MUST_USE;
+GODWIT_API void godwit_free(void *block);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

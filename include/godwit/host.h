@@ -1,0 +1,53 @@
+/* What an embedder may supply in place of the defaults: memory, time, randomness, log, transport.
+ *
+ * Every member may be NULL: the default is used. `context` is handed back untouched. A callback
+ * runs on the thread that called the library and must not call the same handle again. */
+#ifndef GODWIT_HOST_H
+#define GODWIT_HOST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "godwit/status.h"
+
+/* realloc semantics in one function: size 0 frees, pointer NULL allocates. Returns NULL when out
+ * of memory (the old block is then unchanged). Default: the C library. */
+typedef struct {
+    void *context;
+    void *(*resize)(void *context, void *block, size_t size);
+} godwit_allocator;
+
+typedef enum { GODWIT_LOG_DEBUG, GODWIT_LOG_INFO, GODWIT_LOG_WARN, GODWIT_LOG_ERROR } godwit_log_level;
+
+/* One HTTP exchange. `headers` are "Name: value" strings, header_count of them, borrowed. */
+typedef struct {
+    const char *method;         /* "GET" or "POST" */
+    const char *url;            /* absolute */
+    const char *const *headers; /* borrowed */
+    size_t header_count;
+    const void *body;           /* borrowed; NULL when body_bytes is 0 */
+    size_t body_bytes;
+    int64_t timeout_ms;         /* for the whole exchange */
+    size_t answer_max;          /* bytes of body after which the transport must give up */
+} godwit_http_request;
+
+typedef struct {
+    int status;                 /* HTTP status; 0 = the exchange failed (reason says why) */
+    int64_t retry_after_ms;     /* from Retry-After; -1 when absent */
+    void *body;                 /* allocated with the handle's allocator; the library frees it */
+    size_t body_bytes;
+    char reason[160];           /* NUL-terminated; for status 0 */
+} godwit_http_answer;
+
+typedef struct {
+    godwit_allocator allocator;
+    void *context;                                              /* for the callbacks below */
+    int64_t (*wall_ms)(void *context);                          /* ms since 1970 UTC */
+    int64_t (*mono_ms)(void *context);                          /* never goes back */
+    int (*entropy)(void *context, void *buffer, size_t bytes);  /* 0 = ok */
+    void (*log)(void *context, godwit_log_level level, const char *line);
+    /* Performs one exchange, blocking. Fills *answer; status 0 for a transport failure. */
+    void (*exchange)(void *context, const godwit_http_request *request, godwit_http_answer *answer);
+} godwit_host;
+
+#endif

@@ -1,0 +1,96 @@
+/* Shared insides of the client library: the handle, the registry, and what the modules offer each
+ * other. Tables: schema.c. The database is written by capture's triggers, seal and settle (and by the
+ * small set-up calls in api.c). */
+#ifndef CLIENT_CLIENT_H
+#define CLIENT_CLIENT_H
+
+#include "core/clock.h"
+#include "core/id.h"
+#include "core/round.h"
+#include "core/schema.h"
+#include "core/wire.h"
+#include "db/db.h"
+#include "godwit/godwit.h"
+
+/* One tracked table (or an entity that is no table: `queue`). godwit_table.tbl is its number. */
+typedef struct {
+    int64_t tbl;
+    schema_table shape;      /* name, entity, columns, key, fks, scope, scope_column */
+    bool queue;              /* entity without a table: payload is in v0 of the log */
+    bool active;             /* triggers wanted */
+    int *data_columns;       /* indexes of the non-key columns: bit i of the mask and v{i}, o{i} */
+    size_t data_count;
+    slice spec;              /* the stored JSON */
+} client_table;
+
+typedef struct {
+    client_table *tables;
+    size_t count;
+    int64_t schema_cookie;   /* PRAGMA schema_version at load */
+    int64_t registry_version;/* godwit_meta 'registry_version' at load */
+    arena memory;
+} client_registry;
+
+struct pump;
+
+struct godwit {
+    db db;
+    godwit_options options;
+    const godwit_allocator *allocator;
+    char message[512];
+    client_registry registry;
+    struct pump *pump;       /* created on first use by pump.c */
+    bool in_call;
+};
+
+/* api.c: message helper. Returns `status` so that `return fail(g, GODWIT_INVALID, "...")` reads well. */
+godwit_status client_fail(godwit *g, godwit_status status, const char *format, ...) PRINTF_LIKE(3, 4);
+int64_t client_wall_ms(godwit *g);
+int64_t client_mono_ms(godwit *g);
+godwit_status client_entropy(godwit *g, void *buffer, size_t bytes) MUST_USE;
+void client_log(godwit *g, godwit_log_level level, const char *format, ...) PRINTF_LIKE(3, 4);
+
+/* api.c: settings in godwit_meta. client_meta_text gives ptr NULL when absent. */
+godwit_status client_meta_text(godwit *g, arena *a, const char *key, slice *out) MUST_USE;
+godwit_status client_meta_int(godwit *g, const char *key, int64_t fallback, int64_t *out) MUST_USE;
+godwit_status client_meta_set(godwit *g, const char *key, slice text) MUST_USE;   /* ptr NULL deletes */
+godwit_status client_meta_set_int(godwit *g, const char *key, int64_t v) MUST_USE;
+
+/* schema.c: creates or migrates Godwit's own tables and views. */
+godwit_status client_install(godwit *g) MUST_USE;
+
+/* registry.c: (re)loads godwit_table when it or the schema has changed, verifies that triggers exist and
+ * fit the tables, puts missing ones back (not while a migration is open). Cheap when nothing changed. */
+godwit_status client_registry_refresh(godwit *g) MUST_USE;
+const client_table *client_table_by_number(const godwit *g, int64_t tbl);
+const client_table *client_table_by_entity(const godwit *g, slice entity);
+/* The declaration of all active tables, for POST /v1/devices. */
+void client_declaration(const godwit *g, schema *out);
+
+/* capture.c: SQL text of the triggers of one table. */
+godwit_status capture_triggers_create(godwit *g, const client_table *t) MUST_USE;
+godwit_status capture_triggers_drop(godwit *g, slice table_name) MUST_USE;
+/* Makes godwit_log wide enough for the table. */
+godwit_status capture_widen(godwit *g, const client_table *t) MUST_USE;
+
+/* durable.c: checks and raises journal_mode and synchronous (architecture.md section 8). */
+godwit_status durable_check(godwit *g) MUST_USE;
+
+/* seal.c: turns captured rows (lsn > sealed_lsn) into operations, at most `limit` of them but whole
+ * groups; one transaction (joins an open one). *more: captured rows remain. Creates identities as
+ * needed (godwit_identity, one current per scope). */
+godwit_status seal_run(godwit *g, int64_t limit, bool *more) MUST_USE;
+
+/* settle.c: apply = undo, apply, replay, cursor and outcomes in one transaction. foreign_keys is off
+ * meanwhile and restored. `cursor_before` guards against a stale answer: not equal = ignored. */
+typedef struct {
+    int64_t sent, applied, merged, rejected, conflicts, duplicates, received;
+} settle_counts;
+godwit_status settle_push(godwit *g, slice scope, const push_answer *answer, settle_counts *counts) MUST_USE;
+godwit_status settle_pull(godwit *g, slice scope, slice cursor_before, const pull_answer *answer,
+                          settle_counts *counts) MUST_USE;
+
+/* Row digest for drift detection: over (column name, value) of the synced non-key columns. */
+int64_t client_row_digest(const client_table *t, const value *data_values);
+
+#endif

@@ -1,0 +1,154 @@
+/* The server's whole decision about a batch: loaded context and groups in, plan out. Pure.
+ *
+ *   load (store) -> decide_stream: may this push go on at all, which operations are new
+ *                -> decide_group, group by group, in order: mutates the working rows, writes a commit
+ *                -> save (store): rows, metadata, feed, ledger, conflicts, head, device
+ *
+ * A constraint violation while saving is answered by rolling the database back to before the group,
+ * reloading its rows into the same decide_row objects, and calling decide_group again with `forced`.
+ * Everything is allocated in the context's arena. Nothing here reads a clock or randomness: now_ms is
+ * given, commit salts are the store's. */
+#ifndef CORE_DECIDE_H
+#define CORE_DECIDE_H
+
+#include "core/clock.h"
+#include "core/merge.h"
+#include "core/wire.h"
+
+/* A row some operation of the batch touches. The loader fills everything down to `clock`; decide
+ * changes `row`, `clock` and what is below. */
+typedef struct decide_row {
+    const schema_table *table;
+    slice id;                /* entityId */
+    merge_row row;           /* as loaded, then as it must become */
+    vclock clock;            /* as loaded, then as it must become */
+    slice row_scope;         /* for a row with `exists`: its scope (always the context's) */
+    bool typed;              /* the typed table has this row now (kept true by the store after saves) */
+    struct decide_row *next; /* hash chain, decide's own */
+} decide_row;
+
+typedef struct {
+    int64_t seq, salt;
+} decide_salt;
+
+typedef enum { DEVICE_ACTIVE, DEVICE_FORKED, DEVICE_RETIRED, DEVICE_REVOKED } device_state;
+typedef struct {
+    slice device_id, user_id, lineage;
+    device_state state;
+    int64_t applied_seq, confirmed_seq;
+    uint8_t last_key[SHA256_BYTES];
+    bool has_last_key; /* false before the first operation */
+    int64_t last_at_ms; /* corrected time of its last operation: at_ms never goes back */
+} decide_device;
+
+/* What the ledger says about an operation of the request that was decided before. */
+typedef struct {
+    bool found;
+    uint8_t key[SHA256_BYTES];
+    int64_t commit_seq;
+    op_outcome outcome;
+    op_code code;
+    slice detail;
+    slice result; /* stored result JSON (the row); empty when purged or none */
+} decide_ledger;
+
+typedef struct {
+    arena *a;
+    const schema *schema;
+    slice scope;
+    int64_t head, ledger_floor, horizon;
+    int64_t now_ms;
+    const decide_salt *salts; /* commits named as bases by the request that exist here, sorted by seq */
+    size_t salt_count;
+    decide_row **buckets;     /* see decide_add_row */
+    size_t bucket_count, row_count;
+    bool dev_accept_all;      /* unused columns are refused by name either way */
+} decide_context;
+
+/* Prepares the row table for about row_hint rows. NOMEM. */
+godwit_status decide_init(decide_context *c, size_t row_hint) MUST_USE;
+/* Finds or adds (zeroed, table and id set, values and meta allocated) the working row. */
+decide_row *decide_row_of(decide_context *c, const schema_table *t, slice id);
+
+/* Request-level verdict of a push with stream fields. */
+typedef enum {
+    STREAM_OK,
+    STREAM_FORBIDDEN_DEVICE, /* the device belongs to another user */
+    STREAM_REVOKED,
+    STREAM_RETIRED,
+    STREAM_FORKED,
+    STREAM_GAP,
+    STREAM_REGRESSED
+} stream_verdict;
+/* by_seq[i]: the ledger row (scope, device, seq) of request->ops[i] (found only for re-sent ones). */
+stream_verdict decide_stream(const decide_context *c, const decide_device *device, slice user_id,
+                             const push_request *request, const decide_ledger *by_seq);
+
+typedef struct {
+    decide_row *row;
+    bool is_delete;
+    bool full;           /* first version of the row: every column is in the change */
+    bool *columns;       /* [column_count] which columns changed (key columns never, unless full) */
+    int64_t prev_seq;    /* the row's version before this commit, 0 = none */
+    slice clock_json;    /* vector clock after the change */
+    slice columns_json;  /* set by the store at save: what the database really holds; empty for delete */
+} decide_change;
+
+typedef struct {
+    slice id;            /* conflict id, from commit number and index: stable under replay */
+    const schema_table *table;
+    slice entity_id;
+    slice kind;          /* field | delete_update | update_delete | create_create | ... */
+    const wire_op *op;
+    slice columns_json;  /* ["title"] */
+    slice base, theirs, ours, chosen; /* JSON objects; empty = null */
+    slice policy;        /* lww, server_wins, edit_wins, ... */
+    slice winner;        /* ours | theirs | merged | none */
+    bool open;           /* state open (manual), else auto */
+} decide_conflict;
+
+typedef struct {
+    const wire_op *op;
+    op_outcome outcome;
+    op_code code;        /* CODE_NONE when it had effect */
+    slice detail;        /* for people; no values of rows the caller may not see */
+    decide_row *row;     /* the row the operation left behind; NULL = none (deleted, rejected) */
+    slice result;        /* result JSON: copied (duplicate) or set by the store at save */
+    slice conflicts_json; /* ["c-..",..] or empty */
+    slice clock_json;
+} decide_result;
+
+typedef struct {
+    int64_t commit_seq;
+    int64_t at_ms;       /* = context now_ms */
+    op_outcome outcome;
+    int64_t first_seq, last_seq; /* 0, 0 for a group without a stream */
+    decide_result *results; /* one per operation, in order */
+    size_t result_count;
+    decide_change *changes; /* net change per row, in the order first touched */
+    size_t change_count;
+    decide_conflict *conflicts;
+    size_t conflict_count;
+} decide_commit;
+
+/* A refusal the store found while saving. */
+typedef struct {
+    op_code code;
+    slice detail;
+    size_t op_index;     /* within the group: which operation hit it (best effort) */
+} decide_refusal;
+
+/* Decides one group: `ops` are count operations that share a group, all new to the stream. `by_key` are
+ * their ledger rows found by (lineage, lsn) whose key is equal (re-keyed operations). `dep_failed` is
+ * the caller's finding that some dependency (a seq in dependsOn) was decided without effect.
+ * `forced` non-NULL: refuse with it. Advances c->head and *device. NOMEM is the only failure. */
+godwit_status decide_group(decide_context *c, decide_device *device, const push_request *request,
+                           const wire_op *ops, size_t count, const decide_ledger *by_key,
+                           bool dep_failed, const decide_refusal *forced,
+                           decide_commit *out) MUST_USE;
+
+/* base.seq if that commit exists here with that salt, else 0. A group without a stream gives baseSeq
+ * directly: absent = the current row (nothing is concurrent). */
+int64_t decide_effective_base(const decide_context *c, const wire_op *op);
+
+#endif

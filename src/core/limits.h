@@ -1,0 +1,41 @@
+/* Every bound on what comes from outside, with its unit and reason. Published in /v1/meta where
+ * a client needs it. */
+#ifndef CORE_LIMITS_H
+#define CORE_LIMITS_H
+
+#define JSON_DEPTH_MAX 32             /* nesting; no message needs more than 8 */
+#define JSON_NODES_MAX 4000000        /* nodes of one message; 16 MiB of "1," is 8M */
+#define PUSH_OPS_MAX 10000            /* operations of one push */
+#define PUSH_BYTES_MAX (16u << 20)    /* body of one push, after decompression */
+#define PUSH_FILL_OPS 500             /* what a client fills a push with, whole groups */
+#define PUSH_FILL_BYTES (1u << 20)
+#define GROUP_OPS_MAX 10000           /* operations of one group; larger local transactions split */
+#define GROUP_SPLIT_OPS 1000          /* ... into groups of this many */
+#define GROUP_BYTES_MAX (16u << 20)
+#define ROW_BYTES_MAX (1u << 20)      /* payload of one operation */
+#define PAGE_COMMITS_MAX 500          /* commits of one page of the feed */
+#define PAGE_BYTES_MAX (1u << 20)     /* bytes of one page after which it ends at a whole commit */
+#define SNAPSHOT_ROWS_MAX 5000        /* rows of one snapshot page */
+#define ANSWER_BYTES_MAX (64u << 20)  /* answer a client accepts: one group alone may be large */
+#define WAIT_S_MAX 25                 /* long poll */
+#define SCOPES_MAX 64                 /* scopes of one token or device */
+#define TABLES_MAX 500                /* tables of one declaration */
+#define COLUMNS_MAX 252               /* synced columns of one table: four masks of 63 bits */
+#define KEY_COLUMNS_MAX 16            /* columns of one primary key */
+#define NAME_BYTES_MAX 128            /* table, column, scope, label, user id */
+#define ENTITY_ID_BYTES_MAX 1024      /* text form of a primary key */
+#define DEVICE_ID_BYTES_MAX 64
+#define IDEM_KEY_BYTES_MAX 255        /* opaque key of a caller without a stream */
+#define DEPENDS_MAX 1000              /* dependencies of one operation */
+#define CLOCK_ENTRIES_MAX 16          /* explicit entries of a row's vector clock (floor aside) */
+#define CLOCK_PARSE_ENTRIES_MAX 1024  /* entries accepted when a clock is parsed */
+#define TOKEN_BYTES_MAX 8192
+#define CURSOR_BYTES_MAX 512
+#define HTTP_HEAD_BYTES_MAX 16384
+#define HTTP_HEADERS_MAX 64
+#define POISON_LIMIT 5                /* protocol failures of one group alone before quarantine */
+#define BACKOFF_BASE_MS 1000
+#define BACKOFF_CAP_MS 300000
+#define TOKEN_LEEWAY_S 60
+
+#endif

@@ -1,0 +1,103 @@
+/* The server's verbs without sockets: jobs in, answers out. The network side (http, route) owns the
+ * threads and calls these; nothing here blocks on a client.
+ *
+ *   loop thread: parse HTTP, authenticate -> job
+ *   pool thread: service_prepare   parse and check the body (CPU only)
+ *   writer thread: service_write   all waiting jobs that write, combined into one transaction per scope
+ *   pool thread: service_read      pull, snapshot, lists; each pool thread has its own reader
+ *   loop thread: send the answer, or park it (long poll) until the scope moves
+ *
+ * One service per process; thread roles as above. */
+#ifndef SERVER_SERVICE_H
+#define SERVER_SERVICE_H
+
+#include "core/wire.h"
+
+typedef struct {
+    slice user;             /* sub */
+    slice scopes[64];       /* read and write */
+    size_t scope_count;
+    slice read_scopes[64];  /* read only */
+    size_t read_scope_count;
+    int64_t expires_s;      /* unix seconds; 0 = never */
+} principal;
+bool principal_may_write(const principal *p, slice scope);
+bool principal_may_read(const principal *p, slice scope);
+
+typedef enum {
+    VERB_REGISTER,   /* POST /v1/devices */
+    VERB_SYNC,       /* POST /v1/sync */
+    VERB_PUSH,       /* POST /v1/sync/operations */
+    VERB_CHANGES,    /* GET /v1/sync/changes */
+    VERB_SNAPSHOT,   /* GET /v1/sync/snapshot */
+    VERB_RECONCILE,  /* POST /v1/streams/reconcile */
+    VERB_CONFLICTS,  /* GET /v1/conflicts */
+    VERB_HISTORY,    /* GET /v1/audit?scope=&entityType=&entityId= */
+    VERB_META        /* GET /v1/meta: filled by service_prepare */
+} service_verb;
+
+typedef struct service_job {
+    /* in: set by the network side; slices live in `memory` or in the network side's buffers until the
+     * job is freed */
+    service_verb verb;
+    principal who;
+    slice body;
+    slice idempotency_key_header;
+    slice q_scope, q_cursor, q_device, q_tables, q_limit, q_wait, q_token, q_entity_type, q_entity_id,
+        q_state, q_if_none_match;
+    arena memory;
+
+    /* between the stages: the service's own */
+    void *state;
+
+    /* out */
+    bool wants_write, wants_read;  /* after service_prepare: which stages follow */
+    int status;                    /* HTTP status; 0 = not answered yet */
+    const char *content_type;      /* "application/json" or "application/problem+json" */
+    bytes answer;
+    int64_t retry_after_s;         /* -1 = no header */
+    char etag[32];                 /* "" = no header */
+    bool park;                     /* service_read found nothing new: call it again when park_scope has
+                                      passed park_head, or at park_until_ms (then it answers) */
+    slice park_scope;
+    int64_t park_head;
+    int64_t wait_ms;               /* how long it may be parked in total */
+    bool wait_over;                /* set by the network side before the last service_read */
+
+    struct service_job *next;      /* queue link, the network side's */
+} service_job;
+
+typedef struct service service;
+typedef struct service_reader service_reader;
+
+typedef struct {
+    const char *data_dir;        /* store.db inside; created 0700 */
+    const char *schema_file;     /* NULL = none */
+    const char *config_tables;   /* path of a configuration file whose [table NAME] sections apply; NULL */
+    bool dev;                    /* adopt what devices declare */
+    int64_t (*now_ms)(void *context); /* NULL = the system's clock */
+    void *context;
+} service_options;
+
+/* Opens the store, loads or makes the registry. message: at least 512 bytes, receives the reason. */
+godwit_status service_open(const service_options *options, service **out, char *message) MUST_USE;
+void service_close(service *s);
+void service_job_init(service_job *job, service_verb verb);
+void service_job_deinit(service_job *job); /* frees memory, answer */
+
+void service_prepare(service *s, service_job *job);
+/* jobs[0..count): all with wants_write. Each gets its answer, or keeps wants_read for the next stage. A
+ * scope whose head moved is reported through on_commit after the database commit (may be NULL). */
+typedef void (*service_commit_fn)(void *context, slice scope, int64_t head);
+void service_write(service *s, service_job **jobs, size_t count, service_commit_fn on_commit, void *context);
+godwit_status service_reader_open(service *s, service_reader **out) MUST_USE;
+void service_reader_close(service_reader *r);
+void service_read(service *s, service_reader *r, service_job *job);
+/* For SSE: head of a scope now. */
+int64_t service_head(service *s, service_reader *r, slice scope);
+/* Periodic housekeeping on the writer thread, bounded by budget_ms. */
+void service_janitor(service *s, int64_t budget_ms);
+/* A problem document as the job's answer. members as in wire_problem_write. */
+void service_problem(service_job *job, int status, const char *type, const char *detail, const char *members);
+
+#endif
