@@ -33,6 +33,18 @@
 #define CURSOR_BYTES_MAX 512
 #define HTTP_HEAD_BYTES_MAX 16384
 #define HTTP_HEADERS_MAX 64
+#define HTTP_TARGET_BYTES_MAX 8192    /* path and query; a cursor is 512 */
+#define HTTP_CONNECTIONS_MAX 10000    /* of one server; less when RLIMIT_NOFILE is lower */
+#define HTTP_HEAD_MS 10000            /* a head must be complete after its first byte */
+#define HTTP_IDLE_MS 75000            /* kept-alive connection without a request */
+#define HTTP_PROGRESS_MS 10000        /* within which a body or an answer must move on by ... */
+#define HTTP_PROGRESS_BYTES 1024
+#define HTTP_LINGER_MS 2000           /* reading on after a refusal, so that the answer arrives */
+#define HTTP_DRAIN_MS 15000           /* graceful stop, then connections are cut */
+#define SSE_KEEPALIVE_MS 15000        /* comment line, below the idle limit of proxies */
+#define SERVER_QUEUE_MAX 4096         /* requests waiting for a stage */
+#define SERVER_HELD_BYTES_MAX (256u << 20) /* bodies and parsed requests in memory */
+#define SERVER_BATCH_MAX 1024         /* requests combined into one write */
 #define POISON_LIMIT 5                /* protocol failures of one group alone before quarantine */
 #define BACKOFF_BASE_MS 1000
 #define BACKOFF_CAP_MS 300000
