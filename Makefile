@@ -1,0 +1,44 @@
+# Thin front over Meson. Every target first installs what is missing on Debian (tools/setup).
+BUILD  ?= build
+PREFIX ?= /usr/local
+JOBS   ?= 2
+
+.PHONY: all setup test bench soak demo install clean help
+
+all: setup $(BUILD)/build.ninja
+	@ninja -C $(BUILD) -j $(JOBS) --quiet
+	@echo "built $(BUILD)/godwit, $(BUILD)/godwit.so, $(BUILD)/libgodwit.a, $(BUILD)/libgodwit.so"
+
+setup:
+	@tools/setup
+
+$(BUILD)/build.ninja: | setup
+	@meson setup $(BUILD) --prefix $(PREFIX) -Dtests=false >/dev/null || \
+		{ cat $(BUILD)/meson-logs/meson-log.txt; exit 1; }
+
+demo: all
+	@$(BUILD)/godwit demo
+
+test: setup
+	@tools/test-all
+
+soak: setup
+	@tools/test-all --soak
+
+bench: setup
+	@bench/run
+
+install: all
+	@meson install -C $(BUILD) --no-rebuild
+
+clean:
+	@rm -rf $(BUILD) build-test build-bench
+
+help:
+	@echo "make          build godwit, godwit.so and libgodwit under $(BUILD)/"
+	@echo "make demo     three devices, one server, everything that can go wrong, in under a minute"
+	@echo "make test     static checks, unit, integration and sanitizer builds (about 8 minutes)"
+	@echo "make soak     make test with every mutant and longer kill runs"
+	@echo "make bench    measure and write bench/RESULTS.md"
+	@echo "make install  install under PREFIX (default /usr/local)"
+	@echo "make clean    remove what was built"
