@@ -80,7 +80,8 @@ GODWIT_API godwit_status godwit_init(godwit *g, const godwit_settings *settings)
  * "ids": "app" (required for INTEGER PRIMARY KEY: the application makes ids unique across devices);
  * "scope": name; "scopeColumn": column; "entity": name on the wire; "columns": [..] (default: all but
  * generated ones). NOT_FOUND, INVALID, UNSUPPORTED (no primary key, more than 252 columns). */
-GODWIT_API godwit_status godwit_track(godwit *g, const char *table, const char *options_json) GODWIT_MUST_USE;
+GODWIT_API godwit_status godwit_track(godwit *g, const char *table,
+                                      const char *options_json) GODWIT_MUST_USE;
 /* Drops the triggers. Operations already captured are still delivered. */
 GODWIT_API godwit_status godwit_untrack(godwit *g, const char *table) GODWIT_MUST_USE;
 /* Around the application's own schema migration: step "begin" removes the triggers, "end" puts them
@@ -126,7 +127,8 @@ typedef struct {
  * timeout_ms <= 0: 60 s. UNREACHABLE, OVERLOADED, TIMEOUT, UNAUTHENTICATED, FORBIDDEN, PROTOCOL,
  * IDENTITY, BUSY (another process is syncing), MISUSE (inside a transaction, no url, no transport).
  * The queue is intact whatever is returned. report may be NULL. */
-GODWIT_API godwit_status godwit_sync(godwit *g, int64_t timeout_ms, godwit_sync_report *report) GODWIT_MUST_USE;
+GODWIT_API godwit_status godwit_sync(godwit *g, int64_t timeout_ms,
+                                     godwit_sync_report *report) GODWIT_MUST_USE;
 
 /* For hosts with their own HTTP. godwit_next gives a JSON text: a request to perform
  * {"id":7,"method":"POST","path":"/v1/sync","headers":{..},"body":"..","timeoutMs":30000}, a wait
@@ -162,7 +164,8 @@ GODWIT_API godwit_status godwit_doctor(godwit *g, int fix, godwit_finding_fn rep
                                        int64_t *findings) GODWIT_MUST_USE;
 
 /* Vector clocks as JSON. *order: "equal", "before", "after", "concurrent". INVALID for malformed text. */
-GODWIT_API godwit_status godwit_clock_compare(const char *a, const char *b, const char **order) GODWIT_MUST_USE;
+GODWIT_API godwit_status godwit_clock_compare(const char *a, const char *b,
+                                              const char **order) GODWIT_MUST_USE;
 /* *merged: transferred, free with godwit_free. */
 GODWIT_API godwit_status godwit_clock_merge(const char *a, const char *b, char **merged) GODWIT_MUST_USE;
 GODWIT_API void godwit_free(void *block);

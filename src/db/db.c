@@ -4,7 +4,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-
 static uint64_t text_hash(const char *text) {
     uint64_t h = UINT64_C(14695981039346656037);
     for (; *text; text++) {
@@ -360,9 +359,9 @@ void db_rollback(db *d) {
 godwit_status db_migrate(db *d, const char *table, const char *const *steps, int count) {
     char sql[256];
     int64_t version = 0;
-    snprintf(sql, sizeof sql,
-             "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = '%s'", table);
-    godwit_status status = db_int(d, &version, sql, "");
+    godwit_status status =
+        db_int(d, &version, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?", "s",
+               slice_of(table));
     if (status == GODWIT_OK && version > 0) {
         snprintf(sql, sizeof sql, "SELECT v FROM \"%s\" WHERE k = 'schema_version'", table);
         status = db_int(d, &version, sql, "");
