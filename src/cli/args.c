@@ -169,3 +169,27 @@ int cli_parse(const cli_spec *spec, int argc, char **argv, int *count) {
     }
     return CLI_GO;
 }
+
+int cli_action(const cli_spec *spec, char **argv, int count, const char *const *actions,
+               size_t action_count, const char **out) {
+    *out = actions[0];
+    for (size_t i = 0; i < action_count; i++) {
+        if (count >= 2 && strcmp(argv[1], actions[i]) == 0) {
+            char *path = argv[2];
+            argv[2] = argv[1];
+            argv[1] = path;
+        }
+        if (count >= 2 && strcmp(argv[2], actions[i]) == 0) {
+            *out = actions[i];
+            return CLI_GO;
+        }
+    }
+    if (count < 2) {
+        return CLI_GO;
+    }
+    const char *near = cli_nearest(argv[2], actions, action_count);
+    if (near) {
+        return cli_usage_error(spec->verb, "no action '%s': did you mean '%s'?", argv[2], near);
+    }
+    return cli_usage_error(spec->verb, "no action '%s'", argv[2]);
+}

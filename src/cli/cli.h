@@ -53,6 +53,11 @@ typedef struct {
 /* Reads options in any position and moves the other arguments to argv[1..*count]. "--" ends options;
  * --help prints the text. CLI_GO, or the exit code (a message with a hint was written). */
 int cli_parse(const cli_spec *spec, int argc, char **argv, int *count);
+/* For verbs with actions ("queue APP.db show ID"): the action, the first of `actions` when none is
+ * given. "queue show APP.db ID" is understood, too: argv[1] and argv[2] are then swapped. CLI_GO or
+ * the exit code. */
+int cli_action(const cli_spec *spec, char **argv, int count, const char *const *actions,
+               size_t action_count, const char **out);
 /* "godwit VERB: message" and "Try 'godwit VERB --help'" on stderr; gives CLI_USAGE. */
 int cli_usage_error(const char *verb, const char *format, ...) PRINTF_LIKE(2, 3);
 /* "godwit: message" on stderr; gives CLI_FAILED. */
@@ -78,6 +83,10 @@ typedef struct {
     const char *empty;
 } cli_rows_options;
 int cli_print_rows(sqlite3_stmt *stmt, const cli_rows_options *options);
+/* The same rows as one JSON object per line. */
+int cli_print_lines(sqlite3_stmt *stmt);
+/* The first row as "name  value" lines or one JSON object. */
+int cli_print_record(sqlite3_stmt *stmt, bool as_json);
 /* Prepares constant SQL on the handle's connection; CLI_GO or an exit code. *out: finalize. */
 int cli_prepare(godwit *g, const char *sql, sqlite3_stmt **out);
 

@@ -259,6 +259,45 @@ static int print_json_rows(sqlite3_stmt *stmt) {
     return ok ? CLI_OK : cli_fail("can't write to standard output");
 }
 
+int cli_print_lines(sqlite3_stmt *stmt) {
+    bytes b;
+    int rc = SQLITE_ROW;
+    int code = CLI_OK;
+    bytes_init(&b, NULL, 0);
+    while (code == CLI_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        bytes_clear(&b);
+        json_row(&b, stmt);
+        code = cli_print(&b);
+    }
+    if (code == CLI_OK && rc != SQLITE_DONE) {
+        code = cli_fail("reading the database: %s", sqlite3_errmsg(sqlite3_db_handle(stmt)));
+    }
+    bytes_deinit(&b);
+    return code;
+}
+
+int cli_print_record(sqlite3_stmt *stmt, bool as_json) {
+    if (sqlite3_step(stmt) != SQLITE_ROW) {
+        return cli_fail("reading the database: %s", sqlite3_errmsg(sqlite3_db_handle(stmt)));
+    }
+    if (!as_json) {
+        for (int i = 0; i < sqlite3_column_count(stmt); i++) {
+            const char *name = sqlite3_column_name(stmt, i);
+            if (sqlite3_column_type(stmt, i) != SQLITE_NULL) {
+                printf("%-16.*s " SLICE_FMT "\n", (int)strcspn(name, ":"), name,
+                       SLICE_ARG(column_slice(stmt, i)));
+            }
+        }
+        return CLI_OK;
+    }
+    bytes b;
+    bytes_init(&b, NULL, 0);
+    json_row(&b, stmt);
+    int code = cli_print(&b);
+    bytes_deinit(&b);
+    return code;
+}
+
 int cli_print_rows(sqlite3_stmt *stmt, const cli_rows_options *options) {
     if (options->json) {
         return print_json_rows(stmt);
