@@ -30,7 +30,9 @@ int cli_usage_error(const char *verb, const char *format, ...) {
     return CLI_USAGE;
 }
 
-static int least(int a, int b) { return a < b ? a : b; }
+static int least(int a, int b) {
+    return a < b ? a : b;
+}
 
 int cli_distance(const char *a, const char *b) {
     int rows[3][NAME_MAX_BYTES + 1];
@@ -77,7 +79,8 @@ static int unknown_option(const cli_spec *spec, const char *argument) {
     size_t count = 0;
     char name[NAME_MAX_BYTES + 1];
     size_t len = strcspn(argument, "=");
-    snprintf(name, sizeof name, "%.*s", (int)(len < NAME_MAX_BYTES ? len : NAME_MAX_BYTES), argument);
+    snprintf(name, sizeof name, "%.*s", (int)(len < NAME_MAX_BYTES ? len : NAME_MAX_BYTES),
+             argument);
     for (size_t i = 0; i < spec->option_count && count < COUNT_OF(names) - 1; i++) {
         names[count++] = spec->options[i].name;
     }
@@ -89,7 +92,8 @@ static int unknown_option(const cli_spec *spec, const char *argument) {
     return cli_usage_error(spec->verb, "unknown option %s", name);
 }
 
-static const cli_option *find_option(const cli_spec *spec, const char *argument, const char **value) {
+static const cli_option *find_option(const cli_spec *spec, const char *argument,
+                                     const char **value) {
     size_t len = strcspn(argument, "=");
     *value = argument[len] ? argument + len + 1 : NULL;
     for (size_t i = 0; i < spec->option_count; i++) {
@@ -110,7 +114,8 @@ static int store(const cli_spec *spec, const cli_option *option, const char *val
     errno = 0;
     long long number = strtoll(value, &end, 10);
     if (errno != 0 || end == value || *end != '\0' || number < 0) {
-        return cli_usage_error(spec->verb, "%s wants a whole number, not '%s'", option->name, value);
+        return cli_usage_error(spec->verb, "%s wants a whole number, not '%s'", option->name,
+                               value);
     }
     *option->number = number;
     return CLI_GO;

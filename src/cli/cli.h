@@ -50,7 +50,8 @@ typedef struct {
     int positional_min, positional_max;
 } cli_spec;
 
-/* Reads options in any position and moves the other arguments to argv[1..*count]. "--" ends options;
+/* Reads options in any position and moves the other arguments to argv[1..*count]. "--" ends
+ * options;
  * --help prints the text. CLI_GO, or the exit code (a message with a hint was written). */
 int cli_parse(const cli_spec *spec, int argc, char **argv, int *count);
 /* For verbs with actions ("queue APP.db show ID"): the action, the first of `actions` when none is
@@ -112,11 +113,11 @@ int cli_print(const bytes *text);
 /* ---- open.c ---- */
 
 typedef enum {
-    CLI_OPEN_CREATE,  /* init: a missing file is made */
-    CLI_OPEN_TRACKED  /* everything else: the file must have been set up by init */
+    CLI_OPEN_CREATE, /* init: a missing file is made */
+    CLI_OPEN_TRACKED /* everything else: the file must have been set up by init */
 } cli_open_mode;
-/* Opens the database; a failure is explained with the next step to take. host may be NULL. CLI_GO or
- * the exit code. */
+/* Opens the database; a failure is explained with the next step to take. host may be NULL. CLI_GO
+ * or the exit code. */
 int cli_open(const char *path, cli_open_mode mode, const godwit_host *host, godwit **out);
 /* Explains a failed call on an open handle ("doing: message"); the exit code. */
 int cli_explain(godwit *g, const char *path, const char *doing, godwit_status status);

@@ -23,8 +23,8 @@ static void on_finding(void *context, const char *code, const char *text, int fi
     findings *f = context;
     f->fixable += fixable != 0;
     if (!f->json) {
-        printf("%s%s%s  %s%s\n", cli_style_on(stdout, CLI_YELLOW), code, cli_style_off(stdout), text,
-               fixable ? " (--fix repairs it)" : "");
+        printf("%s%s%s  %s%s\n", cli_style_on(stdout, CLI_YELLOW), code, cli_style_off(stdout),
+               text, fixable ? " (--fix repairs it)" : "");
         return;
     }
     bool first = true;
@@ -57,7 +57,8 @@ static int report(findings *f, int64_t remaining, bool fix) {
 int cli_doctor(int argc, char **argv) {
     bool fix = false;
     findings f = {.first = true};
-    const cli_option options[] = {{.name = "--fix", .flag = &fix}, {.name = "--json", .flag = &f.json}};
+    const cli_option options[] = {{.name = "--fix", .flag = &fix},
+                                  {.name = "--json", .flag = &f.json}};
     const cli_spec spec = {"doctor", help, options, COUNT_OF(options), 1, 1};
     godwit *g = NULL;
     int count = 0;

@@ -1,4 +1,5 @@
-/* The executable: finds the verb in a table and runs it. What a verb does is in the file of its name. */
+/* The executable: finds the verb in a table and runs it. What a verb does is in the file of its
+ * name. */
 #include <signal.h>
 
 #include "cli/cli.h"
@@ -89,7 +90,10 @@ int cli_version(int argc, char **argv) {
                            "Examples:\n"
                            "  godwit version\n"
                            "  godwit version --json\n",
-                           options, COUNT_OF(options), 0, 0};
+                           options,
+                           COUNT_OF(options),
+                           0,
+                           0};
     int count = 0;
     int code = cli_parse(&spec, argc, argv, &count);
     if (code != CLI_GO) {
@@ -104,12 +108,14 @@ int cli_version(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of the write, not the end of the process */
+    signal(SIGPIPE,
+           SIG_IGN); /* a closed pipe is an error of the write, not the end of the process */
     if (argc < 2) {
         print_help(stderr);
         return CLI_USAGE;
     }
-    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+    if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 ||
+        strcmp(argv[1], "-h") == 0) {
         return help(argc - 1, argv + 1);
     }
     if (strcmp(argv[1], "--version") == 0) {

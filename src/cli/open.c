@@ -133,7 +133,8 @@ int cli_open(const char *path, cli_open_mode mode, const godwit_host *host, godw
 slice cli_setting(godwit *g, arena *a, const char *key) {
     sqlite3_stmt *stmt = NULL;
     slice found = {0};
-    if (cli_prepare(g, "SELECT v FROM godwit_meta WHERE k = ?1 AND v IS NOT NULL", &stmt) != CLI_GO) {
+    if (cli_prepare(g, "SELECT v FROM godwit_meta WHERE k = ?1 AND v IS NOT NULL", &stmt) !=
+        CLI_GO) {
         return found;
     }
     sqlite3_bind_text(stmt, 1, key, -1, SQLITE_STATIC);

@@ -20,11 +20,14 @@ static bool wants_colour(FILE *stream) {
 }
 
 const char *cli_style_on(FILE *stream, cli_style style) {
-    static const char *const codes[] = {"", "\033[1m", "\033[2m", "\033[31m", "\033[32m", "\033[33m"};
+    static const char *const codes[] = {"",         "\033[1m",  "\033[2m",
+                                        "\033[31m", "\033[32m", "\033[33m"};
     return wants_colour(stream) ? codes[style] : "";
 }
 
-const char *cli_style_off(FILE *stream) { return wants_colour(stream) ? "\033[0m" : ""; }
+const char *cli_style_off(FILE *stream) {
+    return wants_colour(stream) ? "\033[0m" : "";
+}
 
 int64_t cli_now_ms(void) {
     struct timespec now;
@@ -41,7 +44,8 @@ const char *cli_ago(int64_t then_ms, int64_t now_ms, char buffer[32]) {
     for (size_t i = 0; i < COUNT_OF(units); i++) {
         if (distance >= units[i].ms) {
             long long n = distance / units[i].ms;
-            snprintf(buffer, 32, now_ms >= then_ms ? "%lld %s ago" : "in %lld %s", n, units[i].unit);
+            snprintf(buffer, 32, now_ms >= then_ms ? "%lld %s ago" : "in %lld %s", n,
+                     units[i].unit);
             return buffer;
         }
     }
@@ -66,7 +70,9 @@ void cli_table_init(cli_table *t, size_t columns) {
     arena_init(&t->memory, NULL, 0);
 }
 
-void cli_table_deinit(cli_table *t) { arena_deinit(&t->memory); }
+void cli_table_deinit(cli_table *t) {
+    arena_deinit(&t->memory);
+}
 
 void cli_table_cell(cli_table *t, slice text) {
     if (t->count == t->cap) {
@@ -200,7 +206,8 @@ static void json_cell(bytes *b, sqlite3_stmt *stmt, int column) {
         json_write_real(b, sqlite3_column_double(stmt, column));
         return;
     case SQLITE_BLOB:
-        json_write_hex(b, sqlite3_column_blob(stmt, column), (size_t)sqlite3_column_bytes(stmt, column));
+        json_write_hex(b, sqlite3_column_blob(stmt, column),
+                       (size_t)sqlite3_column_bytes(stmt, column));
         return;
     default:
         text = column_slice(stmt, column);

@@ -19,7 +19,8 @@ static const char help[] =
     "  godwit queue app.db\n"
     "  godwit queue app.db list --failed --json\n"
     "  godwit queue app.db show 0197a4c2-0000-8000-8000-000000000001\n"
-    "  godwit queue app.db edit 0197a4c2-0000-8000-8000-000000000001 --payload '{\"title\":\"Well\"}'\n"
+    "  godwit queue app.db edit 0197a4c2-0000-8000-8000-000000000001 --payload "
+    "'{\"title\":\"Well\"}'\n"
     "  godwit queue app.db export > pending.ndjson\n";
 
 #define LIST_LIMIT 50
@@ -32,10 +33,11 @@ static const char help[] =
     "outcome, scope, sequence_number AS sequenceNumber, lower(CASE typeof(idempotency_key) WHEN "  \
     "'blob' THEN hex(idempotency_key) ELSE idempotency_key END) AS idempotencyKey, attempts, "     \
     "created_at AS createdAt, last_attempt_at AS lastAttemptAt, next_attempt_at AS "               \
-    "nextAttemptAt, last_error AS lastError, depends_on AS dependsOn, payload AS \"payload:json\" "
-#define IS_OPEN "state NOT IN ('acked', 'retired')"
+    "nextAttemptAt, last_error AS lastError, depends_on AS dependsOn, payload AS "                 \
+    "\"payload:json\" "
+#define IS_OPEN    "state NOT IN ('acked', 'retired')"
 #define IS_PENDING "state IN ('pending', 'parked')"
-#define IS_FAILED "id IN (SELECT id FROM godwit_dead_letters)"
+#define IS_FAILED  "id IN (SELECT id FROM godwit_dead_letters)"
 
 typedef struct {
     bool json, pending, failed, all;
@@ -68,8 +70,8 @@ static int list(godwit *g, const queue_request *r) {
 static int full_id(godwit *g, const queue_request *r, const char *prefix, char id[37]) {
     sqlite3_stmt *stmt = NULL;
     int found = 0;
-    int code = cli_prepare(g, "SELECT id FROM sync_queue WHERE substr(id, 1, length(?1)) = ?1 LIMIT 2",
-                           &stmt);
+    int code = cli_prepare(
+        g, "SELECT id FROM sync_queue WHERE substr(id, 1, length(?1)) = ?1 LIMIT 2", &stmt);
     if (code != CLI_GO) {
         return code;
     }
@@ -119,7 +121,8 @@ static int export_all(godwit *g) {
     return code;
 }
 
-static int explain_refusal(godwit *g, const queue_request *r, const char *doing, godwit_status status) {
+static int explain_refusal(godwit *g, const queue_request *r, const char *doing,
+                           godwit_status status) {
     int code = cli_explain(g, r->path, doing, status);
     if (status == GODWIT_MISUSE) {
         fprintf(stderr, "Only an operation that was refused, blocked or is in conflict can be "
@@ -146,8 +149,8 @@ static int retry_one(godwit *g, const queue_request *r, const char *given) {
  * can't keep the loop going. */
 static int next_failed(godwit *g, const char *after, char id[37]) {
     sqlite3_stmt *stmt = NULL;
-    int code = cli_prepare(g, "SELECT id FROM godwit_dead_letters WHERE id > ?1 ORDER BY id LIMIT 1",
-                           &stmt);
+    int code = cli_prepare(
+        g, "SELECT id FROM godwit_dead_letters WHERE id > ?1 ORDER BY id LIMIT 1", &stmt);
     id[0] = '\0';
     if (code == CLI_GO) {
         sqlite3_bind_text(stmt, 1, after, -1, SQLITE_STATIC);
@@ -236,9 +239,9 @@ int cli_queue(int argc, char **argv) {
     static const char *const actions[] = {"list", "show", "retry", "edit", "discard", "export"};
     queue_request r = {.limit = LIST_LIMIT};
     const cli_option options[] = {
-        {.name = "--json", .flag = &r.json},       {.name = "--pending", .flag = &r.pending},
-        {.name = "--failed", .flag = &r.failed},   {.name = "--all", .flag = &r.all},
-        {.name = "--limit", .number = &r.limit},   {.name = "--payload", .text = &r.payload},
+        {.name = "--json", .flag = &r.json},     {.name = "--pending", .flag = &r.pending},
+        {.name = "--failed", .flag = &r.failed}, {.name = "--all", .flag = &r.all},
+        {.name = "--limit", .number = &r.limit}, {.name = "--payload", .text = &r.payload},
         {.name = "--reason", .text = &r.reason},
     };
     const cli_spec spec = {"queue", help, options, COUNT_OF(options), 1, 1000};

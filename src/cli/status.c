@@ -47,7 +47,8 @@ static void load(status_view *v) {
     v->url = cli_setting(v->g, &v->a, "url");
     v->scope = cli_setting(v->g, &v->a, "scope");
     v->label = cli_setting(v->g, &v->a, "label");
-    v->has_token = cli_setting(v->g, &v->a, "token").ptr || cli_setting(v->g, &v->a, "token_file").ptr;
+    v->has_token =
+        cli_setting(v->g, &v->a, "token").ptr || cli_setting(v->g, &v->a, "token_file").ptr;
     v->device = query_text(v, "SELECT device_id FROM godwit_identity WHERE current = 1 LIMIT 1");
     v->last_error = query_text(v, "SELECT last_error FROM sync_queue WHERE last_error IS NOT NULL "
                                   "ORDER BY last_attempt_at DESC LIMIT 1");
@@ -110,7 +111,9 @@ static int print_json(status_view *v) {
     return code;
 }
 
-static void line(const char *name, const char *text) { printf("%-11s %s\n", name, text); }
+static void line(const char *name, const char *text) {
+    printf("%-11s %s\n", name, text);
+}
 
 static void print_tables(status_view *v) {
     slice tables = query_text(v, "SELECT group_concat(name, ', ') FROM (SELECT name FROM "

@@ -9,8 +9,8 @@
 #include "cli/progress.h"
 #include "core/json.h"
 
-#define WATCH_STEP_MS 250       /* how often --watch looks for local changes */
-#define WATCH_FAILURES_MAX 8    /* exponent at which the wait stops growing */
+#define WATCH_STEP_MS      250 /* how often --watch looks for local changes */
+#define WATCH_FAILURES_MAX 8   /* exponent at which the wait stops growing */
 
 static const char help[] =
     "Usage: godwit sync APP.db [OPTIONS]\n\n"
@@ -44,15 +44,10 @@ static int print_json(godwit_status status, const godwit_sync_report *r) {
     const struct {
         const char *name;
         int64_t n;
-    } members[] = {{"sent", r->sent},
-                   {"applied", r->applied},
-                   {"merged", r->merged},
-                   {"rejected", r->rejected},
-                   {"conflicts", r->conflicts},
-                   {"duplicates", r->duplicates},
-                   {"received", r->received},
-                   {"pending", r->pending},
-                   {"requests", r->requests}};
+    } members[] = {
+        {"sent", r->sent},         {"applied", r->applied},     {"merged", r->merged},
+        {"rejected", r->rejected}, {"conflicts", r->conflicts}, {"duplicates", r->duplicates},
+        {"received", r->received}, {"pending", r->pending},     {"requests", r->requests}};
     bytes b;
     bool first = true;
     bytes_init(&b, NULL, 0);

@@ -67,7 +67,8 @@ static void member(bytes *b, bool *first, const char *name, const char *text) {
     }
 }
 
-static int track_all(godwit *g, const char *path, char **tables, int count, const char *options_json) {
+static int track_all(godwit *g, const char *path, char **tables, int count,
+                     const char *options_json) {
     for (int i = 0; i < count; i++) {
         godwit_status status = godwit_track(g, tables[i], options_json);
         if (status == GODWIT_NOT_FOUND) {
@@ -111,7 +112,8 @@ int cli_track(int argc, char **argv) {
     member(&settings, &first, "entity", entity);
     bytes_char(&settings, '}');
     godwit *g = NULL;
-    code = settings.failed ? cli_fail("out of memory") : cli_open(argv[1], CLI_OPEN_TRACKED, NULL, &g);
+    code =
+        settings.failed ? cli_fail("out of memory") : cli_open(argv[1], CLI_OPEN_TRACKED, NULL, &g);
     if (code == CLI_GO) {
         /* no options: NULL, so that tracking again keeps the options a table has */
         code = track_all(g, argv[1], argv + 2, count - 1, first ? NULL : settings.ptr);
