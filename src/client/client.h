@@ -67,7 +67,8 @@ const client_table *client_table_by_entity(const godwit *g, slice entity);
 /* The declaration of all active tables, for POST /v1/devices. */
 void client_declaration(const godwit *g, schema *out);
 
-/* capture.c: SQL text of the triggers of one table. */
+/* capture.c: SQL text of the triggers of one table. Where a table has a scope column, an update stores that
+ * column's value in v{i} even though its bit in the mask is not set: sealing needs it. */
 godwit_status capture_triggers_create(godwit *g, const client_table *t) MUST_USE;
 godwit_status capture_triggers_drop(godwit *g, slice table_name) MUST_USE;
 /* Makes godwit_log wide enough for the table. */
@@ -90,7 +91,20 @@ godwit_status settle_push(godwit *g, slice scope, const push_answer *answer, set
 godwit_status settle_pull(godwit *g, slice scope, slice cursor_before, const pull_answer *answer,
                           settle_counts *counts) MUST_USE;
 
-/* Row digest for drift detection: over (column name, value) of the synced non-key columns. */
+/* Row digest for drift detection: over (column name, value) of the synced non-key columns, in the order
+ * of data_columns. NULL values count like absent ones, so that adding a column changes nothing. image.c. */
 int64_t client_row_digest(const client_table *t, const value *data_values);
+
+/* image.c: the text form of a row's key (entityId on the wire; godwit_row.pk, godwit_base.pk,
+ * godwit_conflict.pk and godwit_op.entity_id always hold this text) and its values back. INVALID: NULL,
+ * or not of the key's class. `parts` has key_count items. */
+godwit_status client_key_text(arena *a, const client_table *t, const value *parts, slice *out) MUST_USE;
+godwit_status client_key_values(arena *a, const client_table *t, slice id, value parts[16]) MUST_USE;
+
+/* pump.c: the default scope, from godwit_meta or (and then stored) from the token's claims. NOT_FOUND when
+ * neither tells. */
+godwit_status client_scope(godwit *g, arena *a, slice *out) MUST_USE;
+/* pump.c: gives back what syncing holds (lease, transport, outstanding request). For godwit_close. */
+void pump_close(godwit *g);
 
 #endif
