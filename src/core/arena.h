@@ -21,6 +21,9 @@ void arena_reset(arena *a);
 /* Zeroed, aligned for any type. NULL when failed (sticky). size 0 gives a valid pointer. */
 void *arena_alloc(arena *a, size_t size) MUST_USE;
 void *arena_array(arena *a, size_t count, size_t item_size) MUST_USE;
+/* Uninitialised memory for what is filled at once: block NULL allocates; the newest block grows and
+ * shrinks in place, an older one is copied when it grows. new_size 0 gives the newest block back. */
+void *arena_resize(arena *a, void *block, size_t old_size, size_t new_size) MUST_USE;
 /* Copies with a NUL behind; ptr NULL when failed. */
 slice arena_copy(arena *a, slice s) MUST_USE;
 char *arena_printf(arena *a, const char *format, ...) PRINTF_LIKE(2, 3) MUST_USE;

@@ -54,6 +54,7 @@ typedef struct {
     bool sendable;          /* whole groups are waiting to be sent */
     bool more;              /* the feed has more, or snapshot pages remain */
     round_problem problem;
+    bool pull_only;         /* PROBLEM: the failed request carried no operations, so none is to blame */
     int64_t retry_after_ms; /* -1 = absent */
     uint64_t random;
 } round_event;

@@ -32,6 +32,7 @@ typedef struct {
     slice lineage;
     int64_t lsn;
     bool rekeyed;
+    op_code reason;          /* of a void: poison, discarded or dependency-failed ("reason") */
     /* both */
     size_t depends_count;
     const json *payload_node, *base_node; /* parsed objects; NULL for void */

@@ -1,0 +1,225 @@
+/* Identifiers: hex, base64, UUIDs, names, and the two digests that identify an operation.
+ *
+ * The idempotency key is computed from values fixed at capture, each length-prefixed, so that no
+ * two different operations share the hashed bytes. Decoders accept only the canonical form: one
+ * value has one text. */
+#include "core/id.h"
+
+#include "core/json.h"
+#include "core/limits.h"
+
+static int hex_digit(char c) {
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+bool id_hex_decode(slice hex, uint8_t *out, size_t len) {
+    if (hex.len / 2 != len || hex.len % 2 != 0) {
+        return false;
+    }
+    for (size_t i = 0; i < len; i++) {
+        int high = hex_digit(hex.ptr[2 * i]);
+        int low = hex_digit(hex.ptr[2 * i + 1]);
+        if (high < 0 || low < 0) {
+            return false;
+        }
+        out[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
+void id_hex_encode(const uint8_t *data, size_t len, char *out) {
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < len; i++) {
+        *out++ = digits[data[i] >> 4];
+        *out++ = digits[data[i] & 15];
+    }
+    *out = '\0';
+}
+
+void id_base64_encode(bytes *b, slice data) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    if (data.len > SIZE_MAX / 2 || !bytes_reserve(b, (data.len + 2) / 3 * 4)) {
+        b->failed = true;
+        return;
+    }
+    char *out = b->ptr + b->len;
+    for (size_t i = 0; i < data.len; i += 3) {
+        size_t left = data.len - i;
+        uint32_t v = (uint32_t)(uint8_t)data.ptr[i] << 16;
+        v |= left > 1 ? (uint32_t)(uint8_t)data.ptr[i + 1] << 8 : 0;
+        v |= left > 2 ? (uint32_t)(uint8_t)data.ptr[i + 2] : 0;
+        *out++ = digits[v >> 18];
+        *out++ = digits[v >> 12 & 63];
+        *out++ = left > 1 ? digits[v >> 6 & 63] : '=';
+        *out++ = left > 2 ? digits[v & 63] : '=';
+    }
+    *out = '\0';
+    b->len = (size_t)(out - b->ptr);
+}
+
+static int base64_digit(char c) {
+    if (c >= 'A' && c <= 'Z') {
+        return c - 'A';
+    }
+    if (c >= 'a' && c <= 'z') {
+        return c - 'a' + 26;
+    }
+    if (c >= '0' && c <= '9') {
+        return c - '0' + 52;
+    }
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+bool id_base64_decode(slice text, uint8_t *out, size_t *out_len) {
+    if (text.len % 4 != 0) {
+        return false;
+    }
+    size_t pad = 0;
+    while (pad < 2 && pad < text.len && text.ptr[text.len - 1 - pad] == '=') {
+        pad++;
+    }
+    uint32_t v = 0;
+    size_t written = 0;
+    size_t digits = text.len - pad;
+    for (size_t i = 0; i < digits; i++) {
+        int d = base64_digit(text.ptr[i]);
+        if (d < 0) {
+            return false;
+        }
+        v = v << 6 | (uint32_t)d;
+        if (i % 4 == 3) {
+            out[written++] = (uint8_t)(v >> 16);
+            out[written++] = (uint8_t)(v >> 8);
+            out[written++] = (uint8_t)v;
+            v = 0;
+        }
+    }
+    /* The bits that padding leaves over must be zero, or two texts would mean one value. */
+    if (pad == 2) {
+        if (v & 15) {
+            return false;
+        }
+        out[written++] = (uint8_t)(v >> 4);
+    } else if (pad == 1) {
+        if (v & 3) {
+            return false;
+        }
+        out[written++] = (uint8_t)(v >> 10);
+        out[written++] = (uint8_t)(v >> 2);
+    }
+    *out_len = written;
+    return true;
+}
+
+static void uuid_text(uint8_t raw[16], int version, char out[UUID_TEXT_BYTES]) {
+    raw[6] = (uint8_t)((raw[6] & 0x0f) | version << 4);
+    raw[8] = (uint8_t)((raw[8] & 0x3f) | 0x80);
+    static const uint8_t ends[] = {4, 6, 8, 10, 16};
+    size_t from = 0;
+    for (size_t i = 0; i < COUNT_OF(ends); i++) {
+        if (i) {
+            *out++ = '-';
+        }
+        id_hex_encode(raw + from, ends[i] - from, out);
+        out += 2 * (ends[i] - from);
+        from = ends[i];
+    }
+}
+
+void id_uuid7(int64_t wall_ms, const uint8_t entropy[10], char out[UUID_TEXT_BYTES]) {
+    uint64_t ms = wall_ms < 0 ? 0 : (uint64_t)wall_ms;
+    uint8_t raw[16];
+    for (int i = 0; i < 6; i++) {
+        raw[i] = (uint8_t)(ms >> (40 - 8 * i));
+    }
+    memcpy(raw + 6, entropy, 10);
+    uuid_text(raw, 7, out);
+}
+
+static void hash_field(sha256 *h, const void *data, size_t len) {
+    ASSERT(len <= UINT32_MAX);
+    uint8_t prefix[4] = {(uint8_t)(len >> 24), (uint8_t)(len >> 16), (uint8_t)(len >> 8),
+                         (uint8_t)len};
+    sha256_update(h, prefix, sizeof(prefix));
+    sha256_update(h, data, len);
+}
+
+static void hash_slice(sha256 *h, slice s) {
+    hash_field(h, s.ptr, s.len);
+}
+
+static void hash_int(sha256 *h, int64_t v) {
+    uint8_t raw[8];
+    for (int i = 0; i < 8; i++) {
+        raw[i] = (uint8_t)((uint64_t)v >> (56 - 8 * i));
+    }
+    hash_field(h, raw, sizeof(raw));
+}
+
+static void hash_digest(sha256 *h, slice content) {
+    uint8_t digest[SHA256_BYTES];
+    sha256_of(content.ptr, content.len, digest);
+    hash_field(h, digest, sizeof(digest));
+}
+
+void id_operation(slice lineage, int64_t lsn, char out[UUID_TEXT_BYTES]) {
+    sha256 h;
+    sha256_init(&h);
+    hash_slice(&h, SLICE("godwit-op-id-v1"));
+    hash_slice(&h, lineage);
+    hash_int(&h, lsn);
+    uint8_t digest[SHA256_BYTES];
+    sha256_final(&h, digest);
+    uuid_text(digest, 8, out);
+}
+
+void id_operation_key(const id_key_parts *parts, uint8_t out[SHA256_BYTES]) {
+    sha256 h;
+    sha256_init(&h);
+    hash_slice(&h, SLICE("godwit-op-v1"));
+    hash_slice(&h, parts->scope);
+    hash_slice(&h, parts->lineage);
+    hash_int(&h, parts->lsn);
+    hash_int(&h, parts->nonce);
+    hash_slice(&h, slice_of(op_kind_name(parts->kind)));
+    hash_slice(&h, parts->entity_type);
+    hash_slice(&h, parts->entity_id);
+    hash_int(&h, parts->base_seq);
+    hash_int(&h, parts->base_salt);
+    hash_int(&h, parts->wall_ms);
+    hash_digest(&h, parts->payload);
+    hash_digest(&h, parts->base);
+    sha256_final(&h, out);
+}
+
+bool id_device_valid(slice s) {
+    if (s.len < 1 || s.len > DEVICE_ID_BYTES_MAX) {
+        return false;
+    }
+    for (size_t i = 0; i < s.len; i++) {
+        char c = s.ptr[i];
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              c == '_' || c == '-')) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool id_name_valid(slice s) {
+    if (s.len < 1 || s.len > NAME_BYTES_MAX || !json_utf8_valid(s)) {
+        return false;
+    }
+    for (size_t i = 0; i < s.len; i++) {
+        uint8_t c = (uint8_t)s.ptr[i];
+        /* C0 and DEL; and C1, which UTF-8 writes as C2 80 .. C2 9F. */
+        bool c1 = c == 0xc2 && (uint8_t)s.ptr[i + 1] < 0xa0;
+        if (c < 0x20 || c == 0x7f || c1) {
+            return false;
+        }
+    }
+    return true;
+}

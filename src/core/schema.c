@@ -1,0 +1,218 @@
+/* The registry: lookup, entity ids, and the writer of declarations. Reading a declaration is in
+ * schema_read.c.
+ *
+ * Guarantees that a row has exactly one entityId: every part is checked to be in canonical form. */
+#include "core/schema.h"
+
+#include "core/id.h"
+#include "core/limits.h"
+
+const schema_table *schema_find(const schema *s, slice entity) {
+    for (size_t i = 0; i < s->table_count; i++) {
+        if (slice_equal(s->tables[i].entity, entity)) {
+            return &s->tables[i];
+        }
+    }
+    for (size_t i = 0; i < s->table_count; i++) {
+        if (slice_equal(s->tables[i].name, entity)) {
+            return &s->tables[i];
+        }
+    }
+    return NULL;
+}
+
+int schema_column_index(const schema_table *t, slice name) {
+    for (size_t i = 0; i < t->column_count; i++) {
+        if (slice_equal(t->columns[i].name, name)) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+static bool contains(slice text, const char *upper) {
+    size_t len = strlen(upper);
+    for (size_t i = 0; i + len <= text.len; i++) {
+        size_t same = 0;
+        while (same < len) {
+            char c = text.ptr[i + same];
+            if (c >= 'a' && c <= 'z') {
+                c = (char)(c - 'a' + 'A');
+            }
+            if (c != upper[same]) {
+                break;
+            }
+            same++;
+        }
+        if (same == len) {
+            return true;
+        }
+    }
+    return false;
+}
+
+key_kind schema_key_kind(slice declared_type) {
+    if (contains(declared_type, "INT")) {
+        return KEY_INTEGER;
+    }
+    return contains(declared_type, "BLOB") ? KEY_BLOB : KEY_TEXT;
+}
+
+static bool decimal_valid(slice s) {
+    size_t at = s.len > 0 && s.ptr[0] == '-' ? 1 : 0;
+    size_t digits = s.len - at;
+    if (digits < 1 || digits > 19 || (s.ptr[at] == '0' && s.len > 1)) {
+        return false;
+    }
+    for (size_t i = at; i < s.len; i++) {
+        if (s.ptr[i] < '0' || s.ptr[i] > '9') {
+            return false;
+        }
+    }
+    const char *bound = at ? "9223372036854775808" : "9223372036854775807";
+    return digits < 19 || memcmp(s.ptr + at, bound, 19) <= 0;
+}
+
+static bool hex_valid(slice s) {
+    for (size_t i = 0; i < s.len; i++) {
+        char c = s.ptr[i];
+        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) {
+            return false;
+        }
+    }
+    return s.len % 2 == 0;
+}
+
+static bool part_valid(key_kind kind, slice part) {
+    switch (kind) {
+    case KEY_TEXT:
+        return json_utf8_valid(part);
+    case KEY_INTEGER:
+        return decimal_valid(part);
+    case KEY_BLOB:
+        return hex_valid(part);
+    }
+    return false;
+}
+
+void schema_id_write(bytes *b, const slice *parts, size_t count) {
+    if (count == 1) {
+        bytes_slice(b, parts[0]);
+        return;
+    }
+    bool first = true;
+    bytes_char(b, '[');
+    for (size_t i = 0; i < count; i++) {
+        json_comma(b, &first);
+        json_write_text(b, parts[i]);
+    }
+    bytes_char(b, ']');
+}
+
+/* The same parts written again must give the same id: no spaces, no needless escapes. */
+static godwit_status check_canonical(const arena *a, slice id, const slice *parts, size_t count) {
+    bytes again;
+    bytes_init(&again, a->allocator, 0);
+    schema_id_write(&again, parts, count);
+    godwit_status status = again.failed                          ? GODWIT_NOMEM
+                           : slice_equal(bytes_view(&again), id) ? GODWIT_OK
+                                                                 : GODWIT_INVALID;
+    bytes_deinit(&again);
+    return status;
+}
+
+godwit_status schema_id_parts(arena *a, const schema_table *t, slice id, slice parts[16]) {
+    if (id.len > ENTITY_ID_BYTES_MAX) {
+        return GODWIT_INVALID;
+    }
+    if (t->key_count == 1) {
+        parts[0] = id;
+        return part_valid(t->key_kinds[0], id) ? GODWIT_OK : GODWIT_INVALID;
+    }
+    const json *root = NULL;
+    godwit_status status = json_parse(a, id, &root, NULL);
+    if (status == GODWIT_NOMEM) {
+        return status;
+    }
+    if (status != GODWIT_OK || !json_is(root, JSON_ARRAY) || root->count != t->key_count) {
+        return GODWIT_INVALID;
+    }
+    const json *item = json_first(root);
+    for (size_t i = 0; i < t->key_count; i++, item = json_after(item)) {
+        if (!json_text(item, &parts[i]) || !part_valid(t->key_kinds[i], parts[i])) {
+            return GODWIT_INVALID;
+        }
+    }
+    return check_canonical(a, id, parts, t->key_count);
+}
+
+static void write_names(bytes *b, const schema_table *t, const int *indexes, size_t count) {
+    bool first = true;
+    bytes_char(b, '[');
+    for (size_t i = 0; i < count; i++) {
+        json_comma(b, &first);
+        json_write_text(b, t->columns[indexes[i]].name);
+    }
+    bytes_char(b, ']');
+}
+
+static void write_foreign_key(bytes *b, const schema_table *t, const schema_fk *fk) {
+    bool first = true;
+    bytes_char(b, '{');
+    json_key(b, &first, "columns");
+    write_names(b, t, fk->columns, fk->count);
+    json_key(b, &first, "table");
+    json_write_text(b, fk->table);
+    json_key(b, &first, "refColumns");
+    bool first_name = true;
+    bytes_char(b, '[');
+    for (size_t i = 0; i < fk->count; i++) {
+        json_comma(b, &first_name);
+        json_write_text(b, fk->ref_columns[i]);
+    }
+    bytes_char(b, ']');
+    json_key(b, &first, "onDelete");
+    json_write_text(b, fk->on_delete);
+    bytes_char(b, '}');
+}
+
+void schema_table_to_json(bytes *b, const schema_table *t) {
+    bool first = true;
+    bytes_char(b, '{');
+    json_key(b, &first, "name");
+    json_write_text(b, t->name);
+    if (!slice_equal(t->entity, t->name)) {
+        json_key(b, &first, "entity");
+        json_write_text(b, t->entity);
+    }
+    json_key(b, &first, "primaryKey");
+    write_names(b, t, t->key, t->key_count);
+    json_key(b, &first, "columns");
+    bytes_char(b, '[');
+    bool first_column = true;
+    for (size_t i = 0; i < t->column_count; i++) {
+        if (t->columns[i].local) {
+            continue; /* devices may not write it and need not know it */
+        }
+        json_comma(b, &first_column);
+        bool first_member = true;
+        bytes_char(b, '{');
+        json_key(b, &first_member, "name");
+        json_write_text(b, t->columns[i].name);
+        json_key(b, &first_member, "type");
+        json_write_text(b, t->columns[i].type);
+        bytes_char(b, '}');
+    }
+    bytes_char(b, ']');
+    if (t->fk_count) {
+        json_key(b, &first, "foreignKeys");
+        bytes_char(b, '[');
+        bool first_fk = true;
+        for (size_t i = 0; i < t->fk_count; i++) {
+            json_comma(b, &first_fk);
+            write_foreign_key(b, t, &t->fks[i]);
+        }
+        bytes_char(b, ']');
+    }
+    bytes_char(b, '}');
+}
