@@ -56,8 +56,23 @@ godwit_status client_meta_int(godwit *g, const char *key, int64_t fallback, int6
 godwit_status client_meta_set(godwit *g, const char *key, slice text) MUST_USE;   /* ptr NULL deletes */
 godwit_status client_meta_set_int(godwit *g, const char *key, int64_t v) MUST_USE;
 
-/* schema.c: creates or migrates Godwit's own tables and views. */
+/* api.c: every public function that uses the database runs between these two. client_enter refuses a
+ * call from inside a call on the same handle (MISUSE), clears the message and brings the registry, the
+ * triggers and the group marker up to date; client_leave hands `status` through, with a message when
+ * none was set. Call client_leave only after client_enter succeeded. */
+godwit_status client_enter(godwit *g) MUST_USE;
+godwit_status client_leave(godwit *g, godwit_status status);
+
+/* schema.c: creates or migrates Godwit's own tables and views. Does not write when all is there. */
 godwit_status client_install(godwit *g) MUST_USE;
+godwit_status client_views_install(godwit *g) MUST_USE;
+godwit_status client_installed(godwit *g, bool *installed, bool *current) MUST_USE;
+
+/* group.c: the group marker of this connection (semantics 5.2): registers the virtual table's module
+ * and puts the TEMP trigger (back) where it is missing. Cheap when all is there. */
+godwit_status group_ensure(godwit *g) MUST_USE;
+/* The first lsn the open transaction could have captured, 0 when nothing was captured in it yet. */
+godwit_status group_current(godwit *g, int64_t *first) MUST_USE;
 
 /* registry.c: (re)loads godwit_table when it or the schema has changed, verifies that triggers exist and
  * fit the tables, puts missing ones back (not while a migration is open). Cheap when nothing changed. */

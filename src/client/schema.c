@@ -1,0 +1,351 @@
+/* Godwit's own tables and views in the application's database.
+ *
+ * Tables come from numbered steps, once each; views are compared with the wanted text and made anew
+ * when they differ. Everything is plain SQL that any SQLite >= 3.38 reads without Godwit. Names:
+ * tbl = number of a tracked table (registry.c), lsn = number of a captured change, pk in
+ * godwit_row, godwit_base and godwit_conflict = entityId (semantics 13.1), so that composite keys
+ * need no columns. */
+#include <stdio.h>
+
+#include "client/client.h"
+
+/* godwit_log: op 1 create, 2 update, 3 delete, 4 queue (entity without a table: pk = entity id,
+ * mask = kind 1..3, v0 = payload text), 5 replaced (a row that REPLACE removed: like delete). pk =
+ * first key column, k1.. the others; bit i of mask (63 per word: mask, m1..) and v{i}, o{i} = data
+ * column i. NULL mask = all. v = new value, o = old value, both only where the mask says so. The
+ * newest row is never deleted, so that lsn never repeats. The further columns come by ALTER TABLE
+ * when a table needs them. */
+static const char *const steps[] = {
+    "CREATE TABLE godwit_meta (k TEXT PRIMARY KEY, v) WITHOUT ROWID;"
+    "CREATE TABLE godwit_state (one INTEGER PRIMARY KEY CHECK (one = 1),"
+    " capture INTEGER NOT NULL DEFAULT 1);"
+    "INSERT INTO godwit_state VALUES (1, 1);"
+    "CREATE TABLE godwit_lease (one INTEGER PRIMARY KEY CHECK (one = 1), pid INTEGER,"
+    " started INTEGER, until INTEGER);"
+    /* spec: see registry.c; active: triggers wanted */
+    "CREATE TABLE godwit_table (tbl INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,"
+    " spec TEXT NOT NULL, active INTEGER NOT NULL DEFAULT 1);"
+    /* tables whose existing rows are still being queued: creates go to next_lsn.., below end_lsn;
+     * k0.. is the last key done */
+    "CREATE TABLE godwit_initial (tbl INTEGER PRIMARY KEY, next_lsn INTEGER NOT NULL,"
+    " end_lsn INTEGER NOT NULL, started INTEGER NOT NULL DEFAULT 0, k0, k1, k2, k3, k4, k5, k6, k7,"
+    " k8, k9, k10, k11, k12, k13, k14, k15);"
+    "CREATE TABLE godwit_log (lsn INTEGER PRIMARY KEY, op INTEGER NOT NULL, tbl INTEGER NOT NULL, "
+    "pk,"
+    " mask INTEGER, wall REAL, nonce INTEGER, v0, v1, v2, v3, v4, v5, v6, v7,"
+    " o0, o1, o2, o3, o4, o5, o6, o7);"
+    "CREATE TABLE godwit_group (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);"
+    "CREATE TABLE godwit_hint (lsn INTEGER PRIMARY KEY, client_key TEXT UNIQUE, depends_on TEXT);"
+    "CREATE TABLE godwit_mark (lsn INTEGER NOT NULL, scope TEXT NOT NULL, commit_seq INTEGER NOT "
+    "NULL,"
+    " salt INTEGER NOT NULL, PRIMARY KEY (scope, lsn)) WITHOUT ROWID;"
+    "CREATE TABLE godwit_hook (x);"
+    "CREATE TABLE godwit_op ("
+    " lsn INTEGER PRIMARY KEY, id TEXT NOT NULL, created_at TEXT NOT NULL,"
+    " operation TEXT NOT NULL CHECK (operation IN ('create', 'update', 'delete', 'void')),"
+    " tbl INTEGER NOT NULL, entity_type TEXT NOT NULL, entity_id TEXT NOT NULL,"
+    " idempotency_key BLOB NOT NULL, client_key TEXT, payload TEXT NOT NULL, base TEXT,"
+    " state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'acked', 'retired',"
+    "  'rejected', 'conflict', 'blocked', 'parked')),"
+    " attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT, last_error_code TEXT,"
+    " last_attempt_at TEXT, next_attempt_at INTEGER, scope TEXT NOT NULL, device_id TEXT NOT NULL,"
+    " sequence_number INTEGER NOT NULL, group_first INTEGER NOT NULL, group_size INTEGER NOT NULL,"
+    " base_seq INTEGER NOT NULL, base_salt INTEGER NOT NULL, lineage TEXT NOT NULL,"
+    " nonce BLOB NOT NULL, wall_ms INTEGER NOT NULL, rekeyed INTEGER NOT NULL DEFAULT 0,"
+    " schema_ver INTEGER NOT NULL, commit_seq INTEGER, outcome TEXT, supersedes TEXT);"
+    "CREATE INDEX godwit_op_ready ON godwit_op (scope, state, lsn) WHERE state <> 'retired';"
+    "CREATE INDEX godwit_op_row ON godwit_op (tbl, entity_id, lsn);"
+    "CREATE UNIQUE INDEX godwit_op_client_key ON godwit_op (client_key) WHERE client_key IS NOT "
+    "NULL;"
+    "CREATE INDEX godwit_op_supersedes ON godwit_op (supersedes) WHERE supersedes IS NOT NULL;"
+    "CREATE TABLE godwit_dep (lsn INTEGER NOT NULL, depends_on INTEGER NOT NULL,"
+    " hard INTEGER NOT NULL DEFAULT 1, PRIMARY KEY (lsn, depends_on)) WITHOUT ROWID;"
+    "CREATE TABLE godwit_identity (scope TEXT NOT NULL, device_id TEXT NOT NULL, n INTEGER NOT "
+    "NULL,"
+    " next_seq INTEGER NOT NULL DEFAULT 1, acked_seq INTEGER NOT NULL DEFAULT 0,"
+    " floor_seq INTEGER NOT NULL DEFAULT 0, floor_key BLOB, current INTEGER NOT NULL DEFAULT 1,"
+    " PRIMARY KEY (scope, device_id)) WITHOUT ROWID;"
+    "CREATE TABLE godwit_cursor (scope TEXT PRIMARY KEY, cursor TEXT,"
+    " commit_seq INTEGER NOT NULL DEFAULT 0, salt INTEGER, state TEXT NOT NULL DEFAULT 'bootstrap'"
+    " CHECK (state IN ('bootstrap', 'staging', 'live', 'reset', 'revoked')), boot_token TEXT)"
+    " WITHOUT ROWID;"
+    "CREATE TABLE godwit_row (tbl INTEGER NOT NULL, pk TEXT NOT NULL, ver INTEGER NOT NULL,"
+    " vclock TEXT, digest INTEGER, synced_at INTEGER, PRIMARY KEY (tbl, pk)) WITHOUT ROWID;"
+    "CREATE TABLE godwit_base (tbl INTEGER NOT NULL, pk TEXT NOT NULL, image TEXT,"
+    " PRIMARY KEY (tbl, pk)) WITHOUT ROWID;"
+    "CREATE TABLE godwit_outcome (id INTEGER PRIMARY KEY, lsn INTEGER NOT NULL,"
+    " idempotency_key BLOB NOT NULL, at TEXT NOT NULL, outcome TEXT NOT NULL, code TEXT, detail "
+    "TEXT,"
+    " payload TEXT, base TEXT, server_row TEXT, resolution TEXT, resolution_op TEXT);"
+    "CREATE INDEX godwit_outcome_lsn ON godwit_outcome (lsn);"
+    "CREATE TABLE godwit_conflict (conflict_id TEXT PRIMARY KEY, scope TEXT NOT NULL,"
+    " tbl INTEGER NOT NULL, pk TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,"
+    " state TEXT NOT NULL, at TEXT NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE godwit_blob (sha256 TEXT PRIMARY KEY, size INTEGER NOT NULL, path TEXT,"
+    " media_type TEXT, state TEXT NOT NULL CHECK (state IN ('local', 'uploading', 'uploaded',"
+    " 'wanted', 'downloading', 'cached', 'failed', 'evicted')), upload_url TEXT,"
+    " offset INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,"
+    " next_attempt_at INTEGER, last_error TEXT) WITHOUT ROWID;"
+    /* rows a REPLACE may remove: written by BEFORE triggers, read and cleared by AFTER triggers of
+     * the same statement. owner = first key column of the row that comes in; lsn = newest before */
+    "CREATE TABLE godwit_note (id INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, owner, lsn INTEGER, "
+    "pk);",
+};
+
+/* The entity id of a captured row, as semantics 13.1 writes it. %s: text of part i. */
+#define PART(column)                                                                               \
+    "CASE typeof(l." column ") WHEN 'blob' THEN lower(hex(l." column ")) ELSE CAST(l." column      \
+    " AS TEXT) END"
+
+static void entity_id(bytes *b, int64_t further_keys) {
+    if (further_keys > 0) {
+        bytes_text(b, "CASE coalesce(json_array_length(t.spec, '$.table.primaryKey'), 1) ");
+        for (int64_t n = further_keys; n > 0; n--) {
+            bytes_printf(b, "WHEN %d THEN json_array(" PART("pk"), (int)n + 1);
+            for (int64_t i = 1; i <= n; i++) {
+                bytes_printf(b,
+                             ", CASE typeof(l.k%d) WHEN 'blob' THEN lower(hex(l.k%d)) ELSE"
+                             " CAST(l.k%d AS TEXT) END",
+                             (int)i, (int)i, (int)i);
+            }
+            bytes_text(b, ") ");
+        }
+        bytes_text(b, "ELSE " PART("pk") " END");
+    } else {
+        bytes_text(b, PART("pk"));
+    }
+}
+
+/* Mirrors id_operation: the lineage's first 72 bits and the lsn. */
+#define CAPTURED_ID                                                                                \
+    "(SELECT substr(v, 1, 8) || '-' || substr(v, 9, 4) || '-8' || substr(v, 13, 3) || '-8' ||"     \
+    " substr(v, 16, 3) || '-' || printf('%012x', l.lsn) FROM godwit_meta WHERE k = 'lineage')"
+#define CAPTURED_FROM                                                                              \
+    " FROM godwit_log AS l JOIN godwit_table AS t ON t.tbl = l.tbl WHERE l.lsn >"                  \
+    " coalesce((SELECT CAST(v AS INTEGER) FROM godwit_meta WHERE k = 'sealed_lsn'), 0)"
+#define ITEM_OF(lsn)                                                                               \
+    "coalesce((SELECT CASE WHEN g.last >= " lsn " THEN g.first END FROM godwit_group AS g WHERE"   \
+    " g.first <= " lsn " ORDER BY g.first DESC LIMIT 1), " lsn ")"
+
+static void queue_view(bytes *b, int64_t further_keys) {
+    bytes_text(
+        b,
+        "CREATE VIEW sync_queue AS SELECT o.id AS id, o.created_at AS created_at, o.operation AS"
+        " operation, o.entity_type AS entity_type, o.entity_id AS entity_id,"
+        " lower(hex(o.idempotency_key)) AS idempotency_key, o.payload AS payload, CASE o.state"
+        " WHEN 'pending' THEN 'pending' WHEN 'parked' THEN 'pending' WHEN 'acked' THEN 'completed'"
+        " WHEN 'retired' THEN 'completed' WHEN 'conflict' THEN 'conflict' ELSE 'failed' END AS"
+        " status, o.attempts AS attempts, 5 AS max_attempts, o.last_error AS last_error,"
+        " o.last_attempt_at AS last_attempt_at, o.sequence_number AS sequence_number,"
+        " (SELECT group_concat(p.id, ',') FROM godwit_dep AS d JOIN godwit_op AS p ON p.lsn ="
+        " d.depends_on WHERE d.lsn = o.lsn) AS depends_on, o.state AS state, o.scope AS scope,"
+        " o.group_first AS group_first, o.outcome AS outcome, o.next_attempt_at AS"
+        " next_attempt_at, o.client_key AS client_key, o.lsn AS lsn FROM godwit_op AS o"
+        " UNION ALL SELECT " CAPTURED_ID ", strftime('%Y-%m-%dT%H:%M:%fZ', l.wall), CASE WHEN"
+        " l.op = 1 OR (l.op = 4 AND l.mask = 1) THEN 'create' WHEN l.op = 2 OR (l.op = 4 AND"
+        " l.mask = 2) THEN 'update' ELSE 'delete' END, json_extract(t.spec, '$.entity'), ");
+    entity_id(b, further_keys);
+    bytes_text(
+        b,
+        ", NULL, CASE l.op WHEN 4 THEN l.v0 END, 'pending', 0, 5, NULL, NULL, NULL, (SELECT"
+        " group_concat(j.value, ',') FROM godwit_hint AS h, json_each(h.depends_on) AS j WHERE"
+        " h.lsn = l.lsn), 'captured', CASE WHEN json_extract(t.spec, '$.scopeColumn') IS NULL THEN"
+        " coalesce(json_extract(t.spec, '$.scope'), (SELECT v FROM godwit_meta WHERE k ="
+        " 'scope')) END, " ITEM_OF("l.lsn") ", NULL, NULL, (SELECT h.client_key FROM godwit_hint"
+                                            " AS h WHERE h.lsn = l.lsn), l.lsn" CAPTURED_FROM);
+}
+
+static void row_status_view(bytes *b, int64_t further_keys) {
+    bytes_text(b,
+               "CREATE VIEW godwit_row_status AS WITH live(tbl, id, rank, failed_at, reason) AS ("
+               "SELECT tbl, entity_id, CASE state WHEN 'pending' THEN 1 WHEN 'parked' THEN 1 WHEN"
+               " 'conflict' THEN 2 WHEN 'acked' THEN 0 ELSE 3 END, CASE WHEN last_error IS NULL"
+               " THEN NULL ELSE last_attempt_at END, last_error FROM godwit_op AS o WHERE state <>"
+               " 'retired' AND (state IN ('pending', 'parked', 'acked') OR NOT EXISTS (SELECT 1"
+               " FROM godwit_op AS s WHERE s.supersedes = o.id)) UNION ALL SELECT l.tbl, ");
+    entity_id(b, further_keys);
+    bytes_text(
+        b,
+        ", 1, NULL, NULL" CAPTURED_FROM " UNION ALL SELECT tbl, pk, 0, NULL, NULL FROM godwit_row)"
+        " SELECT json_extract(t.spec, '$.entity') AS entity_type, n.id AS entity_id,"
+        " CASE max(n.rank) WHEN 0 THEN 'synced' WHEN 1 THEN 'pending' WHEN 2 THEN 'conflict' ELSE"
+        " 'failed' END AS status, r.synced_at AS last_synced_at, max(n.failed_at) AS"
+        " last_failed_sync_at, max(n.reason) AS failure_reason, r.ver AS version, r.vclock AS"
+        " vector_clock FROM live AS n JOIN godwit_table AS t ON t.tbl = n.tbl LEFT JOIN godwit_row"
+        " AS r ON r.tbl = n.tbl AND r.pk = n.id GROUP BY n.tbl, n.id");
+}
+
+static const char conflicts_view[] =
+    "CREATE VIEW godwit_conflicts AS SELECT c.conflict_id AS conflict_id, c.scope AS scope,"
+    " json_extract(t.spec, '$.entity') AS entity_type, c.pk AS entity_id, c.kind AS kind, c.state "
+    "AS"
+    " state, c.at AS at, c.body AS body FROM godwit_conflict AS c JOIN godwit_table AS t ON t.tbl ="
+    " c.tbl";
+
+static const char dead_letters_view[] =
+    "CREATE VIEW godwit_dead_letters AS SELECT o.id AS id, o.operation AS operation, o.entity_type "
+    "AS"
+    " entity_type, o.entity_id AS entity_id, CASE o.state WHEN 'conflict' THEN 'conflict' ELSE"
+    " 'failed' END AS status, o.last_error_code AS code, o.last_error AS detail, o.payload AS"
+    " payload, coalesce((SELECT at FROM godwit_outcome AS x WHERE x.lsn = o.lsn ORDER BY x.id DESC"
+    " LIMIT 1), o.last_attempt_at, o.created_at) AS at FROM godwit_op AS o WHERE o.state IN"
+    " ('rejected', 'blocked', 'conflict') AND NOT EXISTS (SELECT 1 FROM godwit_op AS s WHERE"
+    " s.supersedes = o.id) AND NOT EXISTS (SELECT 1 FROM godwit_outcome AS x WHERE x.lsn = o.lsn "
+    "AND"
+    " x.resolution IS NOT NULL)";
+
+#define META_INT(key)                                                                              \
+    "coalesce((SELECT CAST(v AS INTEGER) FROM godwit_meta WHERE k = '" key "'), 0)"
+#define CAPTURED_COUNT "(SELECT count(*) FROM godwit_log WHERE lsn > " META_INT("sealed_lsn") ")"
+#define OPS_IN(states) "(SELECT count(*) FROM godwit_op WHERE state IN (" states "))"
+
+static const char metrics_view[] =
+    "CREATE VIEW godwit_metrics AS SELECT " CAPTURED_COUNT
+    " + (SELECT count(*) FROM godwit_op WHERE"
+    " state <> 'retired') AS queue_length, " CAPTURED_COUNT " + " OPS_IN(
+        "'pending', 'parked'") " AS"
+                               " pending_operations, (SELECT count(*) FROM godwit_dead_letters "
+                               "WHERE status = 'failed') AS"
+                               " failed_operations, (SELECT count(*) FROM godwit_conflict) AS "
+                               "conflicts_detected, " META_INT(
+                                   "last_sync_ms") " AS last_successful_sync_ms, max(0, "
+                                                   "coalesce(CAST(((julianday('now') -"
+                                                   " 2440587.5) * 86400000) AS INTEGER) - "
+                                                   "min(coalesce((SELECT wall_ms FROM godwit_op "
+                                                   "WHERE state"
+                                                   " = 'pending' ORDER BY lsn LIMIT 1), 9e18), "
+                                                   "coalesce((SELECT CAST(round((wall - 2440587.5) "
+                                                   "*"
+                                                   " 86400000) AS INTEGER) FROM godwit_log WHERE "
+                                                   "lsn > " META_INT(
+                                                       "sealed_lsn") " ORDER BY lsn"
+                                                                     " LIMIT 1), 9e18)), 0)) AS "
+                                                                     "oldest_pending_age_ms, "
+                                                                     "max(0, coalesce((SELECT "
+                                                                     "sum(max(0,"
+                                                                     " CAST(m.v AS INTEGER) - "
+                                                                     "coalesce((SELECT commit_seq "
+                                                                     "FROM godwit_cursor AS c "
+                                                                     "WHERE c.scope ="
+                                                                     " substr(m.k, 6)), 0))) FROM "
+                                                                     "godwit_meta AS m WHERE m.k "
+                                                                     ">= 'head:' AND m.k < "
+                                                                     "'head;'), 0)) AS"
+                                                                     " feed_lag";
+
+static const char applying_view[] =
+    "CREATE VIEW godwit_applying AS SELECT 1 - capture AS applying FROM godwit_state";
+
+/* Makes one view unless it is there with this text. A table of the same name (an application that
+ * has the requirements' sync_queue of its own) is left alone. */
+static godwit_status view_install(godwit *g, const char *name, slice wanted) {
+    int64_t same = 0;
+    int64_t table = 0;
+    godwit_status status = db_int(
+        &g->db, &table, "SELECT count(*) FROM sqlite_schema WHERE name = ?1 AND type <> 'view'",
+        "s", slice_of(name));
+    if (status == GODWIT_OK && table) {
+        client_log(g, GODWIT_LOG_WARN, "view=%s skipped: a table of that name exists", name);
+        return GODWIT_OK;
+    }
+    if (status == GODWIT_OK) {
+        status =
+            db_int(&g->db, &same, "SELECT count(*) FROM sqlite_schema WHERE name = ?1 AND sql = ?2",
+                   "ss", slice_of(name), wanted);
+    }
+    if (status != GODWIT_OK || same) {
+        return status;
+    }
+    char drop[64];
+    snprintf(drop, sizeof drop, "DROP VIEW IF EXISTS %s", name);
+    status = db_exec(&g->db, drop);
+    return status == GODWIT_OK ? db_exec(&g->db, wanted.ptr) : status;
+}
+
+godwit_status client_views_install(godwit *g) {
+    static const struct {
+        const char *name, *text;
+        void (*build)(bytes *b, int64_t further_keys);
+    } views[] = {
+        {"sync_queue", NULL, queue_view},
+        {"godwit_conflicts", conflicts_view, NULL},
+        {"godwit_dead_letters", dead_letters_view, NULL},
+        {"godwit_metrics", metrics_view, NULL},
+        {"godwit_row_status", NULL, row_status_view},
+        {"godwit_applying", applying_view, NULL},
+    };
+    int64_t further_keys = 0;
+    godwit_status status = db_int(&g->db, &further_keys,
+                                  "SELECT count(*) FROM pragma_table_info('godwit_log') WHERE name"
+                                  " GLOB 'k[0-9]*'",
+                                  "");
+    bytes b;
+    bytes_init(&b, g->allocator, 0);
+    for (size_t i = 0; i < COUNT_OF(views) && status == GODWIT_OK; i++) {
+        bytes_clear(&b);
+        if (views[i].build) {
+            views[i].build(&b, further_keys);
+        } else {
+            bytes_text(&b, views[i].text);
+        }
+        status = b.failed ? GODWIT_NOMEM : view_install(g, views[i].name, bytes_view(&b));
+    }
+    bytes_deinit(&b);
+    return status;
+}
+
+static godwit_status lineage_install(godwit *g) {
+    uint8_t random[16];
+    char hex[33];
+    int64_t present = 0;
+    godwit_status status =
+        db_int(&g->db, &present, "SELECT count(*) FROM godwit_meta WHERE k = 'lineage'", "");
+    if (status != GODWIT_OK || present) {
+        return status;
+    }
+    status = client_entropy(g, random, sizeof random);
+    if (status == GODWIT_OK) {
+        id_hex_encode(random, sizeof random, hex);
+        status = client_meta_set(g, "lineage", slice_of(hex));
+    }
+    return status;
+}
+
+godwit_status client_installed(godwit *g, bool *installed, bool *current) {
+    int64_t n = 0;
+    int64_t version = 0;
+    *installed = false;
+    *current = false;
+    godwit_status status = db_int(&g->db, &n,
+                                  "SELECT count(*) FROM main.sqlite_schema WHERE type = 'table' AND"
+                                  " name IN ('godwit_meta', 'godwit_log', 'godwit_table')",
+                                  "");
+    if (status == GODWIT_OK && n == 3) {
+        *installed = true;
+        status = client_meta_int(g, "schema_version", 0, &version);
+        *current = version == (int64_t)COUNT_OF(steps);
+    }
+    return status;
+}
+
+godwit_status client_install(godwit *g) {
+    godwit_status status = db_migrate(&g->db, "godwit_meta", steps, (int)COUNT_OF(steps));
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    status = db_begin(&g->db);
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    status = lineage_install(g);
+    if (status == GODWIT_OK) {
+        status = client_views_install(g);
+    }
+    if (status == GODWIT_OK) {
+        status = db_commit(&g->db);
+    }
+    if (status != GODWIT_OK) {
+        db_rollback(&g->db);
+    }
+    return status;
+}
