@@ -18,7 +18,9 @@ bool id_base64_decode(slice text, uint8_t *out, size_t *out_len);
 
 /* UUIDv7 from a time and 10 random bytes. */
 void id_uuid7(int64_t wall_ms, const uint8_t entropy[10], char out[UUID_TEXT_BYTES]);
-/* The public id of an operation: UUIDv8 of SHA-256(lineage, lsn); equal before and after sealing. */
+/* The public id of an operation, equal before and after sealing: a UUIDv8 made of the first 72 bits of a
+ * lineage of 32 hex digits and of the lsn (48 bits), which SQL can write too; for any other lineage
+ * or a larger lsn, of SHA-256(lineage, lsn). */
 void id_operation(slice lineage, int64_t lsn, char out[UUID_TEXT_BYTES]);
 /* deviceId, lineage: ^[A-Za-z0-9_-]{1,64}$ */
 bool id_device_valid(slice s);
