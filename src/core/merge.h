@@ -17,9 +17,9 @@ typedef struct {
 } merge_meta;
 
 typedef struct {
-    bool exists;        /* a row or a tombstone is known in this scope */
-    bool deleted;       /* tombstone */
-    bool foreign;       /* the key is taken by another scope's row (exists is then false) */
+    bool exists;  /* a row or a tombstone is known in this scope */
+    bool deleted; /* tombstone */
+    bool foreign; /* the key is taken by another scope's row (exists is then false) */
     int64_t ver, created_ver, del_ver;
     int gen;
     slice del_device;
@@ -38,19 +38,38 @@ typedef enum {
     MERGE_OPEN         /* conflict, manual: theirs stays, a record is opened */
 } merge_verdict;
 
-/* One unit's inputs. `old_known` is false where the operation carries no old value (create over an
- * existing row): ABA is then impossible. */
+/* One unit's inputs. A member the operation does not write and nobody else has written since has
+ * its current value on all three sides. `old_known` is false where the operation carries no old
+ * value (create over an existing row): ABA is then impossible.
+ *
+ * `incomplete`: somebody the author had not seen wrote a member that the operation says nothing
+ * about, so the author's version of the unit can't be built, and taking half of it would make a
+ * unit that nobody ever saw. Ours can't win then; the record keeps it. */
 typedef struct {
     merge_policy policy;
-    bool newer;            /* some member was written by someone the author had not seen */
+    bool newer; /* some member was written by someone the author had not seen */
+    bool incomplete;
     const value *ours, *theirs, *old; /* [count] */
-    const bool *old_known; /* [count] */
+    const bool *old_known;            /* [count] */
     size_t count;
     int64_t our_at_ms, their_at_ms;
     slice our_device, their_device;
     int64_t our_seq, their_seq;
 } merge_unit;
+/* The table of semantics 7.2, top down. POLICY_MAX and POLICY_MIN (units of one column) give
+ * COMMUTATIVE when ours is the new extreme, else THEIRS; in larger units, and for the types that
+ * are not merged yet (counter, set), the order of writes (lww) decides. */
 merge_verdict merge_unit_decide(const merge_unit *unit);
+
+/* Order of two writes under lww: by (at_ms, device, seq). > 0: the first wins. */
+int merge_write_order(int64_t at_ms, slice device, int64_t seq, int64_t other_at_ms,
+                      slice other_device, int64_t other_seq);
+/* SQLite's order of values: NULL < INTEGER and REAL by size < TEXT < BLOB, both by bytes. NaN is
+ * below every number. 0 for values that are equal as numbers although not value_equal (1 and 1.0).
+ */
+int merge_value_order(const value *a, const value *b);
+const char *merge_policy_name(merge_policy policy);    /* "lww" "server_wins" .. */
+const char *merge_verdict_name(merge_verdict verdict); /* "causal" "agree" .. */
 
 /* newer(c) of semantics 7.2. */
 bool merge_newer(const merge_meta *meta, int64_t eff_base, slice device, int64_t seq);

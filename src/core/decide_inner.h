@@ -1,0 +1,130 @@
+/* What the files of decide share while one group is decided. For decide*.c only.
+ *
+ *   decide.c         the context, the stream's checks, decide_group from the outside
+ *   decide_input.c   operations read and checked against the registry, before any row is touched
+ *   decide_apply.c   create, update, delete: one operation onto the working rows
+ *   decide_column.c  units of columns: built, decided, written
+ *   decide_record.c  conflict records
+ *   decide_unit.c    deletes that stand or fall together
+ *   decide_rows.c    working rows: look-up, undo, net change
+ */
+#ifndef CORE_DECIDE_INNER_H
+#define CORE_DECIDE_INNER_H
+
+#include "core/decide.h"
+#include "core/limits.h"
+
+/* A row that the group has written, with all that is needed to put it back. */
+typedef struct decide_touch {
+    decide_row *row;
+    merge_row before; /* arrays are copies; NULL when the row was unknown */
+    bool *columns;    /* [column_count] written by this group */
+    bool full;        /* created, re-created or resurrected: every column is news */
+    int64_t seq;      /* the stream's last operation that wrote the row */
+    struct decide_touch *next;
+} decide_touch;
+
+/* One operation, checked. */
+typedef struct {
+    const wire_op *op;
+    const schema_table *table;
+    decide_row *row;
+    size_t count;  /* columns of the payload without key and local columns */
+    int *columns;  /* [count] */
+    value *values; /* [count] */
+    value *keys;   /* [key_count], for a create */
+    int64_t eff_base;
+    int64_t at_ms;
+    op_outcome outcome;
+    size_t first_conflict, conflict_count; /* its records */
+    bool dropped;                          /* a delete whose unit is protected */
+    bool protected; /* a delete of a row edited by somebody the author had not seen */
+} decide_input;
+
+/* Scratch for one unit of columns; room for the widest table of the group. */
+typedef struct {
+    merge_unit merge;
+    value *ours, *theirs, *old;
+    bool *old_known, *carried, *newer;
+    int *columns;
+    size_t cap;
+} decide_columns;
+
+typedef struct {
+    decide_context *c;
+    const push_request *request;
+    slice device; /* empty without a stream */
+    int64_t commit, last_at_ms, skew_ms;
+    decide_input *inputs;
+    size_t count;
+    decide_touch *touches, **touch_end;
+    size_t touch_count;
+    decide_conflict *conflicts;
+    size_t conflict_count, conflict_cap;
+    decide_columns unit;
+    bytes scratch; /* for records only; given back when the group is done */
+    /* how the group ended early */
+    bool ended;
+    op_outcome ended_as; /* rejected or conflict */
+    op_code code;
+    slice detail;
+    size_t ended_at; /* index of the operation that ended it */
+} decide_work;
+
+/* Ends the group; the first call counts. `outcome` rejected or conflict. */
+void decide_end(decide_work *w, const decide_input *in, op_outcome outcome, op_code code,
+                const char *detail);
+/* ... with the name of a column in the detail, cut to a readable length. */
+void decide_end_named(decide_work *w, const decide_input *in, op_code code, const char *what,
+                      slice name);
+
+/* Fills w->inputs from the operations; may end the group. */
+void decide_read_inputs(decide_work *w, const wire_op *ops);
+
+/* Applies one operation; may end the group. */
+void decide_apply(decide_work *w, decide_input *in);
+/* The row of a delete has been edited by somebody its author had not seen. */
+bool decide_edited(const decide_work *w, const decide_input *in);
+
+/* How columns of an operation meet the row: an ordinary update, or a create over a live row. */
+typedef struct {
+    bool create;  /* base 0, no old values */
+    bool initial; /* the table's initial policy decides, all columns as one unit */
+    const char *kind;
+} decide_mode;
+void decide_write_columns(decide_work *w, decide_input *in, const decide_mode *mode);
+static inline const merge_meta *decide_meta(const merge_row *row, int column) {
+    return row->meta[column].ver ? &row->meta[column] : &row->created;
+}
+/* Has somebody the author of `in` had not seen written this? What the group itself wrote is seen.
+ */
+static inline bool decide_newer(const decide_work *w, const merge_meta *meta, int64_t eff_base,
+                                int64_t seq) {
+    return meta->ver != w->commit && merge_newer(meta, eff_base, w->device, seq);
+}
+
+/* Marks the row as written by `in`, keeping its former state. NULL: the arena failed. */
+decide_touch *decide_touch_row(decide_work *w, decide_input *in) MUST_USE;
+/* Puts every written row back. */
+void decide_undo(decide_work *w);
+/* Sets versions and clocks of the written rows and lists the net change of each. */
+void decide_finish_rows(decide_work *w, decide_commit *out);
+
+/* Drops the deletes that belong together with a protected one. */
+void decide_delete_units(decide_work *w);
+
+/* Adds a record with kind, policy and winner ("ours", "theirs", "none"; open when "none"). NULL:
+ * the arena failed. The images are left to the caller. */
+decide_conflict *decide_record(decide_work *w, decide_input *in, const char *kind,
+                               const char *policy, const char *winner) MUST_USE;
+/* Texts for records: the names of columns, an object of columns, the whole row. Empty when out of
+ * memory. `pick` NULL = all count of them. */
+slice decide_names_json(decide_work *w, const schema_table *t, const int *columns, const bool *pick,
+                        size_t count);
+slice decide_values_json(decide_work *w, const schema_table *t, const int *columns,
+                         const value *values, const bool *pick, size_t count);
+slice decide_row_json(decide_work *w, const schema_table *t, const value *values);
+/* Records of a group that is held as a whole: one per operation, open. */
+void decide_record_held(decide_work *w, const char *kind);
+
+#endif
