@@ -1,0 +1,70 @@
+/* Relaxed counters: each is exact, a scrape is not one instant. */
+#include "server/metrics.h"
+
+void metrics_request(metrics *m, route_id id, int status, int64_t micros) {
+    ASSERT(id <= ROUTE_COUNT);
+    if (status < METRICS_STATUS_MIN || status >= METRICS_STATUS_END) {
+        status = 500;
+    }
+    atomic_fetch_add_explicit(&m->requests[id][status - METRICS_STATUS_MIN], 1,
+                              memory_order_relaxed);
+    atomic_fetch_add_explicit(&m->request_us[id], micros > 0 ? (uint64_t)micros : 0,
+                              memory_order_relaxed);
+}
+
+static void heading(bytes *b, const char *name, const char *type, const char *help) {
+    bytes_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void single(bytes *b, const char *name, const char *type, const char *help, int64_t value) {
+    heading(b, name, type, help);
+    bytes_printf(b, "%s %lld\n", name, (long long)value);
+}
+
+static void requests(const metrics *m, bytes *b) {
+    heading(b, "godwit_http_requests_total", "counter", "Requests answered, by route and status.");
+    for (size_t id = 0; id <= ROUTE_COUNT; id++) {
+        for (int i = 0; i < METRICS_STATUS_END - METRICS_STATUS_MIN; i++) {
+            uint64_t count = atomic_load_explicit(&m->requests[id][i], memory_order_relaxed);
+            if (count > 0) {
+                bytes_printf(b, "godwit_http_requests_total{route=\"%s\",status=\"%d\"} %llu\n",
+                             route_name((route_id)id), i + METRICS_STATUS_MIN,
+                             (unsigned long long)count);
+            }
+        }
+    }
+    heading(b, "godwit_http_request_seconds_total", "counter",
+            "Time from a complete head to the answer, by route; long polls included.");
+    for (size_t id = 0; id <= ROUTE_COUNT; id++) {
+        uint64_t micros = atomic_load_explicit(&m->request_us[id], memory_order_relaxed);
+        if (micros > 0) {
+            bytes_printf(b, "godwit_http_request_seconds_total{route=\"%s\"} %llu.%06llu\n",
+                         route_name((route_id)id), (unsigned long long)(micros / 1000000),
+                         (unsigned long long)(micros % 1000000));
+        }
+    }
+}
+
+void metrics_write(const metrics *m, bytes *b) {
+    requests(m, b);
+    single(b, "godwit_connections_accepted_total", "counter", "Connections accepted.",
+           (int64_t)atomic_load(&m->accepted));
+    single(b, "godwit_connections_refused_total", "counter",
+           "Connections turned away because the limit was reached.",
+           (int64_t)atomic_load(&m->turned_away));
+    single(b, "godwit_connections", "gauge", "Connections open now.", atomic_load(&m->connections));
+    single(b, "godwit_parked_requests", "gauge", "Long polls waiting for a change.",
+           atomic_load(&m->parked));
+    single(b, "godwit_event_streams", "gauge", "Event streams open now.", atomic_load(&m->streams));
+    single(b, "godwit_write_batches_total", "counter", "Combined writes.",
+           (int64_t)atomic_load(&m->batches));
+    single(b, "godwit_write_requests_total", "counter", "Requests that were combined into writes.",
+           (int64_t)atomic_load(&m->batch_jobs));
+    heading(b, "godwit_queue_depth", "gauge", "Requests waiting for a worker or the writer.");
+    bytes_printf(b, "godwit_queue_depth{queue=\"work\"} %lld\n",
+                 (long long)atomic_load(&m->queued_work));
+    bytes_printf(b, "godwit_queue_depth{queue=\"write\"} %lld\n",
+                 (long long)atomic_load(&m->queued_writes));
+    single(b, "godwit_held_bytes", "gauge", "Bodies and parsed requests in memory.",
+           atomic_load(&m->held_bytes));
+}

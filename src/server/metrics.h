@@ -1,0 +1,25 @@
+/* Counters of the daemon and their Prometheus text. Threads: any. */
+#ifndef SERVER_METRICS_H
+#define SERVER_METRICS_H
+
+#include <stdatomic.h>
+
+#include "core/bytes.h"
+#include "server/route.h"
+
+#define METRICS_STATUS_MIN 100
+#define METRICS_STATUS_END 600
+
+typedef struct {
+    _Atomic uint64_t requests[ROUTE_COUNT + 1][METRICS_STATUS_END - METRICS_STATUS_MIN];
+    _Atomic uint64_t request_us[ROUTE_COUNT + 1]; /* sum, from the complete head to the answer */
+    _Atomic uint64_t accepted, turned_away;       /* connections; the latter with 503 */
+    _Atomic int64_t connections, parked, streams;
+    _Atomic uint64_t batches, batch_jobs; /* writes and the requests combined in them */
+    _Atomic int64_t queued_work, queued_writes, held_bytes;
+} metrics;
+
+void metrics_request(metrics *m, route_id id, int status, int64_t micros);
+void metrics_write(const metrics *m, bytes *b);
+
+#endif
