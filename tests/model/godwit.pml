@@ -223,9 +223,9 @@ proctype Replica(byte me) {
 #define took(me, i) (effect[first[r[me].key[i]]] == 1)
 #define ordered(me) (!took(me, 2) || took(me, 1))
 #define delivered(me) (r[me].acked[1] && r[me].acked[2])
-ltl order { [] (ordered(0) && ordered(1)) }
 ltl progress { <> [] (delivered(0) && delivered(1)) }
-ltl truth { [] ((delivered(0) -> took(0, 1) && took(0, 2)) && (delivered(1) -> took(1, 1) && took(1, 2))) }
+#define honest(me) (!delivered(me) || (took(me, 1) && took(me, 2)))
+ltl safety { [] (ordered(0) && ordered(1) && honest(0) && honest(1)) }
 
 init {
     atomic {
