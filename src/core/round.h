@@ -45,7 +45,9 @@ typedef enum {
     PROBLEM_UNSUPPORTED,    /* 426 */
     PROBLEM_PROTOCOL        /* 400, an answer that can't be parsed */
 } round_problem;
-/* From HTTP status and the problem document's type (may be empty). */
+/* From HTTP status (0 = no answer) and the problem document's type (may be empty). 2xx without a type is
+ * PROBLEM_NONE; with one (changesProblem) that problem. An answer of 2xx that is not JSON at all comes
+ * from a captive portal, not from the server: report it as PROBLEM_TRANSPORT. */
 round_problem round_problem_of(int http, slice type);
 
 typedef struct {
@@ -63,7 +65,7 @@ typedef enum {
     ROUND_SEND_REGISTER,
     ROUND_SEND_SYNC,        /* push up to max_ops operations in whole groups, and pull */
     ROUND_SEND_SNAPSHOT,
-    ROUND_QUARANTINE,       /* one group alone failed POISON_LIMIT times: give it up, then go on */
+    ROUND_QUARANTINE,       /* one group alone failed POISON_LIMIT times: give it up, then feed OK */
     ROUND_RECONCILE,        /* another history of this device: see semantics 4.5 */
     ROUND_WAIT,             /* delay_ms, then start again; state is persisted by the driver */
     ROUND_FINISH,           /* nothing left to do */
@@ -77,6 +79,8 @@ typedef struct {
     godwit_status status;   /* for WAIT and STOP */
 } round_action;
 
+/* `failures`, `max_ops` and `alone_failures` must outlive a WAIT: they are restored before the next
+ * START, or a bad group would never be found. The rest belongs to one round. */
 typedef struct {
     round_phase phase;
     int failures;           /* consecutive; persisted by the driver */
@@ -84,6 +88,7 @@ typedef struct {
     int alone_failures;     /* of one group alone */
     bool token_refreshed;
     bool registered_now;    /* a device-unknown answer re-registers once, not for ever */
+    int bootstraps;         /* 410 answers in this round */
 } round_state;
 
 void round_init(round_state *r);

@@ -1,0 +1,142 @@
+/* Requests to bytes: a client's push, written head first and then operation by operation as the
+ * queue is read, and registration. What is written here is what wire_request.c reads. */
+#include "core/wire_internal.h"
+
+static void key_text(bytes *b, bool *first, const char *name, slice text) {
+    json_key(b, first, name);
+    json_write_text(b, text);
+}
+
+static void key_int(bytes *b, bool *first, const char *name, int64_t v) {
+    json_key(b, first, name);
+    bytes_int(b, v);
+}
+
+static void key_u64(bytes *b, bool *first, const char *name, int64_t v) {
+    char text[17];
+    wire_u64_write(v, text);
+    key_text(b, first, name, (slice){text, 16});
+}
+
+void wire_push_begin(bytes *b, const push_head *h) {
+    bool first = true;
+    bytes_char(b, '{');
+    key_text(b, &first, "deviceId", h->device_id);
+    if (h->timestamp.len) {
+        key_text(b, &first, "timestamp", h->timestamp);
+    }
+    if (h->scope.len) {
+        key_text(b, &first, "scope", h->scope);
+    }
+    if (h->has_ops) {
+        key_int(b, &first, "firstSeq", h->first_seq);
+        json_key(b, &first, "prevKey");
+        json_write_hex(b, h->prev_key, h->prev_key ? SHA256_BYTES : 0);
+    }
+    key_int(b, &first, "ackedSeq", h->acked_seq);
+    key_int(b, &first, "confirmedSeq", h->confirmed_seq);
+    key_int(b, &first, "wallMs", h->wall_ms);
+    if (h->report.len) {
+        json_key(b, &first, "report");
+        bytes_slice(b, h->report);
+    }
+    if (h->pull) {
+        if (h->cursor.len) {
+            key_text(b, &first, "cursor", h->cursor);
+        }
+        if (h->limit) {
+            key_int(b, &first, "limit", h->limit);
+        }
+        if (h->tables.len) {
+            key_text(b, &first, "tables", h->tables);
+        }
+    }
+    json_key(b, &first, "operations");
+    bytes_char(b, '[');
+}
+
+static void write_content(bytes *b, bool *first, const wire_op *op) {
+    json_key(b, first, "ctx");
+    bool first_entry = true;
+    bytes_char(b, '{');
+    key_int(b, &first_entry, "$", op->base_seq);
+    key_u64(b, &first_entry, "salt", op->base_salt);
+    bytes_char(b, '}');
+    key_text(b, first, "payload", op->payload);
+    key_text(b, first, "base", op->base);
+    key_u64(b, first, "nonce", op->nonce);
+}
+
+void wire_push_op(bytes *b, bool *first, slice scope, const wire_op *op) {
+    (void)scope; /* part of the key, which is stored: only the head repeats it */
+    json_comma(b, first);
+    bool first_member = true;
+    bytes_char(b, '{');
+    key_text(b, &first_member, "id", op->id);
+    key_text(b, &first_member, "operation", slice_of(op_kind_name(op->kind)));
+    key_text(b, &first_member, "entityType", op->entity_type);
+    key_text(b, &first_member, "entityId", op->entity_id);
+    key_int(b, &first_member, "sequenceNumber", op->seq);
+    json_key(b, &first_member, "idempotencyKey");
+    json_write_hex(b, op->key, SHA256_BYTES);
+    bytes_text(b, ",\"group\":{\"first\":");
+    bytes_int(b, op->group_first);
+    bytes_text(b, ",\"size\":");
+    bytes_int(b, op->group_size);
+    bytes_char(b, '}');
+    if (op->kind == OP_VOID) {
+        if (op->reason != CODE_NONE) {
+            key_text(b, &first_member, "reason", slice_of(op_code_name(op->reason)));
+        }
+    } else {
+        write_content(b, &first_member, op);
+    }
+    key_int(b, &first_member, "wallMs", op->wall_ms);
+    json_key(b, &first_member, "dependsOn");
+    bytes_char(b, '[');
+    bool first_item = true;
+    for (size_t i = 0; i < op->depends_count; i++) {
+        json_comma(b, &first_item);
+        bytes_int(b, op->depends_on[i]);
+    }
+    bytes_text(b, "],\"origin\":{\"lineage\":");
+    json_write_text(b, op->lineage);
+    bytes_text(b, ",\"lsn\":");
+    bytes_int(b, op->lsn);
+    bytes_text(b, ",\"rekeyed\":");
+    json_write_bool(b, op->rekeyed);
+    bytes_text(b, "}}");
+}
+
+void wire_push_end(bytes *b) {
+    bytes_text(b, "]}");
+}
+
+void wire_register_write(bytes *b, const register_request *r, const schema *tables) {
+    bool first = true;
+    bytes_char(b, '{');
+    key_text(b, &first, "deviceId", r->device_id);
+    key_text(b, &first, "lineage", r->lineage);
+    json_key(b, &first, "scopes");
+    bytes_char(b, '[');
+    bool first_item = true;
+    for (size_t i = 0; i < r->scope_count; i++) {
+        json_comma(b, &first_item);
+        json_write_text(b, r->scopes[i]);
+    }
+    bytes_char(b, ']');
+    if (r->label.len) {
+        key_text(b, &first, "label", r->label);
+    }
+    if (tables) {
+        json_key(b, &first, "tables");
+        bytes_char(b, '[');
+        first_item = true;
+        for (size_t i = 0; i < tables->table_count; i++) {
+            json_comma(b, &first_item);
+            schema_table_to_json(b, &tables->tables[i]);
+        }
+        bytes_char(b, ']');
+    }
+    bytes_char(b, '}');
+}
