@@ -10,6 +10,7 @@
 
 #include "core/arena.h"
 #include "core/bytes.h"
+#include "core/json.h"
 #include "db/sqlite.h"
 #include "godwit/godwit.h"
 
@@ -86,8 +87,14 @@ typedef struct {
 int cli_print_rows(sqlite3_stmt *stmt, const cli_rows_options *options);
 /* The same rows as one JSON object per line. */
 int cli_print_lines(sqlite3_stmt *stmt);
-/* The first row as "name  value" lines or one JSON object. */
+/* The first row as "name  value" lines or one JSON object; CLI_GO when there is no row. */
 int cli_print_record(sqlite3_stmt *stmt, bool as_json);
+/* The same forms for an array of objects that came as JSON: the members `names` make the table. */
+int cli_print_items(const json *items, const char *const *names, size_t count,
+                    const cli_rows_options *options);
+/* One object as "name  value" lines. */
+int cli_print_object(const json *object);
+int cli_print_slice(slice text);
 /* Prepares constant SQL on the handle's connection; CLI_GO or an exit code. *out: finalize. */
 int cli_prepare(godwit *g, const char *sql, sqlite3_stmt **out);
 

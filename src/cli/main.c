@@ -82,8 +82,8 @@ static int help(int argc, char **argv) {
 }
 
 int cli_version(int argc, char **argv) {
-    bool json = false;
-    const cli_option options[] = {{.name = "--json", .flag = &json}};
+    bool as_json = false;
+    const cli_option options[] = {{.name = "--json", .flag = &as_json}};
     const cli_spec spec = {"version",
                            "Usage: godwit version [--json]\n\n"
                            "Prints the version of Godwit and of the SQLite it runs with.\n\n"
@@ -99,7 +99,7 @@ int cli_version(int argc, char **argv) {
     if (code != CLI_GO) {
         return code;
     }
-    if (json) {
+    if (as_json) {
         printf("{\"version\":\"%s\",\"sqlite\":\"%s\"}\n", godwit_version(), sqlite3_libversion());
     } else {
         printf("godwit %s (SQLite %s)\n", godwit_version(), sqlite3_libversion());

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
-#include "core/json.h"
 
 #define CELL_CHARS_MAX 48 /* longer cells are cut on a terminal; --json shows all */
 
@@ -53,14 +52,15 @@ const char *cli_ago(int64_t then_ms, int64_t now_ms, char buffer[32]) {
     return buffer;
 }
 
-int cli_print(const bytes *text) {
-    if (text->failed) {
-        return cli_fail("out of memory");
-    }
-    bool ok = fwrite(text->ptr, 1, text->len, stdout) == text->len;
+int cli_print_slice(slice text) {
+    bool ok = fwrite(text.ptr, 1, text.len, stdout) == text.len;
     ok = fputc('\n', stdout) != EOF && ok;
     ok = fflush(stdout) == 0 && ok;
     return ok ? CLI_OK : cli_fail("can't write to standard output");
+}
+
+int cli_print(const bytes *text) {
+    return text->failed ? cli_fail("out of memory") : cli_print_slice(bytes_view(text));
 }
 
 /* ---- tables ---- */
@@ -284,7 +284,11 @@ int cli_print_lines(sqlite3_stmt *stmt) {
 }
 
 int cli_print_record(sqlite3_stmt *stmt, bool as_json) {
-    if (sqlite3_step(stmt) != SQLITE_ROW) {
+    int rc = sqlite3_step(stmt);
+    if (rc == SQLITE_DONE) {
+        return CLI_GO;
+    }
+    if (rc != SQLITE_ROW) {
         return cli_fail("reading the database: %s", sqlite3_errmsg(sqlite3_db_handle(stmt)));
     }
     if (!as_json) {
@@ -339,6 +343,82 @@ int cli_print_rows(sqlite3_stmt *stmt, const cli_rows_options *options) {
     }
     cli_table_deinit(&t);
     return code;
+}
+
+/* ---- JSON that came over the wire ---- */
+
+/* A member as text for people: strings as they are, the rest as JSON. */
+static slice item_text(bytes *scratch, const json *node) {
+    slice text = {0};
+    bytes_clear(scratch);
+    if (!node || node->type == JSON_NULL || json_text(node, &text)) {
+        return text;
+    }
+    switch ((json_type)node->type) {
+    case JSON_ARRAY:
+    case JSON_OBJECT:
+        return node->u.s;
+    case JSON_INT:
+        json_write_int(scratch, node->u.i);
+        break;
+    case JSON_REAL:
+        json_write_real(scratch, node->u.d);
+        break;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        json_write_bool(scratch, node->type == JSON_TRUE);
+        break;
+    case JSON_NULL:
+    case JSON_STRING:
+        break;
+    }
+    return bytes_view(scratch);
+}
+
+int cli_print_items(const json *items, const char *const *names, size_t count,
+                    const cli_rows_options *options) {
+    if (options->json) {
+        return cli_print_slice(items->u.s);
+    }
+    if (items->count == 0) {
+        fprintf(stderr, "%s\n", options->empty);
+        return CLI_OK;
+    }
+    cli_table t;
+    bytes scratch;
+    const json *item = json_first(items);
+    cli_table_init(&t, count);
+    bytes_init(&scratch, NULL, 0);
+    for (size_t i = 0; i < count; i++) {
+        heading(&t, names[i]);
+    }
+    for (uint32_t n = 0; n < items->count; n++, item = json_after(item)) {
+        for (size_t i = 0; i < count && (options->limit == 0 || n < options->limit); i++) {
+            cli_table_cell(&t, item_text(&scratch, json_get(item, names[i])));
+        }
+    }
+    cli_table_print(&t, stdout);
+    if (options->limit > 0 && items->count > options->limit) {
+        fprintf(stderr, "%lld more: --limit 0 shows all\n",
+                (long long)(items->count - options->limit));
+    }
+    bytes_deinit(&scratch);
+    cli_table_deinit(&t);
+    return CLI_OK;
+}
+
+int cli_print_object(const json *object) {
+    bytes scratch;
+    const json *key = json_first(object);
+    bytes_init(&scratch, NULL, 0);
+    for (uint32_t i = 0; i < object->count; i++, key = json_after(key + 1)) {
+        if (key[1].type != JSON_NULL) {
+            printf("%-16.*s " SLICE_FMT "\n", SLICE_ARG(key->u.s),
+                   SLICE_ARG(item_text(&scratch, key + 1)));
+        }
+    }
+    bytes_deinit(&scratch);
+    return fflush(stdout) == 0 ? CLI_OK : CLI_FAILED;
 }
 
 int cli_prepare(godwit *g, const char *sql, sqlite3_stmt **out) {

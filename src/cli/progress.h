@@ -5,11 +5,19 @@
 #include <stdbool.h>
 
 #include "godwit/host.h"
+#include "transport/transport.h"
 
-/* Puts itself between the library and its transport when `wanted` and stderr is a terminal. One at
- * a time per process. */
-void progress_host(godwit_host *host, bool wanted);
+typedef struct {
+    transport *inner; /* NULL: no line is wanted */
+    int64_t requests, sent_bytes, received_bytes;
+    bool shown;
+} progress;
+
+/* Puts itself between the library and the built-in transport when `wanted` and stderr is a
+ * terminal. `p` must outlive the handle that is opened with `host`. */
+void progress_init(progress *p, godwit_host *host, bool wanted);
+void progress_deinit(progress *p);
 /* Wipes the line, so that other text may follow. */
-void progress_clear(void);
+void progress_clear(progress *p);
 
 #endif

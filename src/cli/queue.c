@@ -27,16 +27,15 @@ static const char help[] =
 #define LIST_SQL(condition)                                                                        \
     "SELECT id, operation, entity_type AS entityType, entity_id AS entityId, status, state, "      \
     "attempts, sequence_number AS sequenceNumber, created_at AS createdAt, last_error AS "         \
-    "lastError FROM sync_queue WHERE " condition " ORDER BY created_at, sequence_number"
+    "lastError FROM sync_queue WHERE " condition " ORDER BY lsn"
 #define DETAIL_COLUMNS                                                                             \
     "SELECT id, operation, entity_type AS entityType, entity_id AS entityId, status, state, "      \
-    "outcome, scope, sequence_number AS sequenceNumber, lower(CASE typeof(idempotency_key) WHEN "  \
-    "'blob' THEN hex(idempotency_key) ELSE idempotency_key END) AS idempotencyKey, attempts, "     \
-    "created_at AS createdAt, last_attempt_at AS lastAttemptAt, next_attempt_at AS "               \
+    "outcome, scope, sequence_number AS sequenceNumber, idempotency_key AS idempotencyKey, "       \
+    "attempts, created_at AS createdAt, last_attempt_at AS lastAttemptAt, next_attempt_at AS "     \
     "nextAttemptAt, last_error AS lastError, depends_on AS dependsOn, payload AS "                 \
     "\"payload:json\" "
 #define IS_OPEN    "state NOT IN ('acked', 'retired')"
-#define IS_PENDING "state IN ('pending', 'parked')"
+#define IS_PENDING "status = 'pending'"
 #define IS_FAILED  "id IN (SELECT id FROM godwit_dead_letters)"
 
 typedef struct {
@@ -104,6 +103,7 @@ static int show(godwit *g, const queue_request *r) {
     if (code == CLI_GO) {
         sqlite3_bind_text(stmt, 1, id, -1, SQLITE_STATIC);
         code = cli_print_record(stmt, r->json);
+        code = code == CLI_GO ? cli_fail("%s: operation %s is gone", r->path, id) : code;
     }
     sqlite3_finalize(stmt);
     return code;
@@ -111,9 +111,8 @@ static int show(godwit *g, const queue_request *r) {
 
 static int export_all(godwit *g) {
     sqlite3_stmt *stmt = NULL;
-    int code = cli_prepare(
-        g, DETAIL_COLUMNS "FROM sync_queue WHERE " IS_OPEN " ORDER BY created_at, sequence_number",
-        &stmt);
+    int code =
+        cli_prepare(g, DETAIL_COLUMNS "FROM sync_queue WHERE " IS_OPEN " ORDER BY lsn", &stmt);
     if (code == CLI_GO) {
         code = cli_print_lines(stmt);
     }

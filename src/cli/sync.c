@@ -31,6 +31,7 @@ typedef struct {
     const char *path;
     bool json, quiet;
     int64_t timeout_s, interval_s;
+    progress line;
 } sync_options;
 
 static volatile sig_atomic_t stop_requested;
@@ -95,10 +96,10 @@ static int explain_failure(godwit *g, const char *path, godwit_status status) {
     return code;
 }
 
-static int sync_once(godwit *g, const sync_options *options, godwit_class *cls) {
+static int sync_once(godwit *g, sync_options *options, godwit_class *cls) {
     godwit_sync_report report = {0};
     godwit_status status = godwit_sync(g, options->timeout_s * 1000, &report);
-    progress_clear();
+    progress_clear(&options->line);
     *cls = godwit_status_class(status);
     int code = cli_exit_code(status);
     if (options->json) {
@@ -136,7 +137,7 @@ static void wait_for_work(godwit *g, int64_t wait_ms, bool wake_on_change) {
     }
 }
 
-static int watch(godwit *g, const sync_options *options) {
+static int watch(godwit *g, sync_options *options) {
     struct sigaction action = {.sa_handler = on_signal};
     int failures = 0;
     sigemptyset(&action.sa_mask);
@@ -176,7 +177,7 @@ int cli_sync(int argc, char **argv) {
     }
     godwit_host host = {0};
     godwit *g = NULL;
-    progress_host(&host, !sync.quiet);
+    progress_init(&sync.line, &host, !sync.quiet);
     sync.path = argv[1];
     code = cli_open(argv[1], CLI_OPEN_TRACKED, &host, &g);
     if (code == CLI_GO) {
@@ -184,5 +185,6 @@ int cli_sync(int argc, char **argv) {
         code = watching ? watch(g, &sync) : sync_once(g, &sync, &cls);
     }
     godwit_close(g);
+    progress_deinit(&sync.line);
     return code;
 }

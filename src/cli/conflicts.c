@@ -1,0 +1,150 @@
+/* conflicts: what was decided between concurrent changes, from a device's copy or from the server.
+ */
+#include "cli/cli.h"
+#include "core/json.h"
+
+static const char help[] =
+    "Usage: godwit conflicts APP.db [list] [--state S] [--limit N] [--json]\n"
+    "       godwit conflicts APP.db show ID [--json]\n"
+    "       godwit conflicts --url URL --token-file F [--scope S] [list|show ID] [OPTIONS]\n\n"
+    "Lists the conflict ledger: every decision that did not keep a value. With APP.db it shows "
+    "what\n"
+    "the device has received, without the network; with --url it asks the server.\n\n"
+    "Options:\n"
+    "  --state S       only 'auto' (decided by policy) or 'open' (waiting for a person)\n"
+    "  --limit N       at most N rows (default 50, 0 = all)\n"
+    "  --url URL       ask this server\n"
+    "  --token-file F  file with the bearer token for it\n"
+    "  --scope S       scope to ask about (default: the token's first)\n"
+    "  --json          print JSON\n\n"
+    "Examples:\n"
+    "  godwit conflicts app.db\n"
+    "  godwit conflicts app.db show c-000000000004-0\n"
+    "  godwit conflicts --url http://127.0.0.1:8787 --token-file token list --state open\n";
+
+#define LIST_SQL                                                                                   \
+    "SELECT conflict_id AS id, entity_type AS entityType, entity_id AS entityId, kind, "           \
+    "json_extract(body, '$.columns') AS \"columns:json\", json_extract(body, '$.policy') AS "      \
+    "policy, json_extract(body, '$.winner') AS winner, state, at FROM godwit_conflicts WHERE "     \
+    "(?1 IS NULL OR state = ?1) ORDER BY at DESC, conflict_id DESC"
+#define SHOW_SQL                                                                                   \
+    "SELECT conflict_id AS id, scope, entity_type AS entityType, entity_id AS entityId, kind, "    \
+    "state, at, body AS \"body:json\" FROM godwit_conflicts WHERE conflict_id = ?1"
+
+typedef struct {
+    bool as_json;
+    int64_t limit;
+    const char *state, *id; /* id: of show, NULL for list */
+    const char *url, *token_file, *token, *scope;
+} conflicts_request;
+
+static const char none[] = "no conflicts";
+
+static int local(const char *path, const conflicts_request *r) {
+    godwit *g = NULL;
+    sqlite3_stmt *stmt = NULL;
+    int code = cli_open(path, CLI_OPEN_TRACKED, NULL, &g);
+    if (code == CLI_GO) {
+        code = cli_prepare(g, r->id ? SHOW_SQL : LIST_SQL, &stmt);
+    }
+    if (code == CLI_GO) {
+        const char *parameter = r->id ? r->id : r->state;
+        const cli_rows_options options = {r->as_json, r->limit, none};
+        if (parameter) {
+            sqlite3_bind_text(stmt, 1, parameter, -1, SQLITE_STATIC);
+        }
+        code = r->id ? cli_print_record(stmt, r->as_json) : cli_print_rows(stmt, &options);
+        if (code == CLI_GO) {
+            code = cli_fail("%s: no conflict '%s'", path, r->id);
+        }
+    }
+    sqlite3_finalize(stmt);
+    godwit_close(g);
+    return code;
+}
+
+static int show_item(const json *items, const conflicts_request *r) {
+    slice id = {0};
+    const json *item = json_first(items);
+    for (uint32_t i = 0; item && i < items->count; i++, item = json_after(item)) {
+        if (json_text(json_get(item, "id"), &id) && slice_is(id, r->id)) {
+            return r->as_json ? cli_print_slice(item->u.s) : cli_print_object(item);
+        }
+    }
+    return cli_fail("no conflict '%s' among the newest the server lists", r->id);
+}
+
+static int remote(const conflicts_request *r) {
+    static const char *const names[] = {"id",     "entityType", "entityId", "kind", "columns",
+                                        "policy", "winner",     "state",    "at"};
+    cli_remote server = {.url = slice_of(r->url), .token = slice_of(r->token)};
+    arena a;
+    bytes path;
+    slice body = {0};
+    const json *root = NULL;
+    int code = CLI_GO;
+    arena_init(&a, NULL, 0);
+    bytes_init(&path, NULL, 0);
+    bytes_text(&path, "/v1/conflicts");
+    if (r->scope) {
+        cli_query_add(&path, "scope", slice_of(r->scope));
+    }
+    if (r->state) {
+        cli_query_add(&path, "state", slice_of(r->state));
+    }
+    if (r->token_file) {
+        code = cli_token_file(&a, r->token_file, &server.token);
+    }
+    if (code == CLI_GO) {
+        code = path.failed ? cli_fail("out of memory") : cli_get(&server, &a, path.ptr, &body);
+    }
+    if (code == CLI_GO && (json_parse(&a, body, &root, NULL) != GODWIT_OK ||
+                           !json_is(json_get(root, "conflicts"), JSON_ARRAY))) {
+        code = cli_fail("%s: the answer is not what a Godwit server gives", r->url);
+    }
+    if (code == CLI_GO) {
+        const json *items = json_get(root, "conflicts");
+        const cli_rows_options options = {r->as_json, r->limit, none};
+        code =
+            r->id ? show_item(items, r) : cli_print_items(items, names, COUNT_OF(names), &options);
+    }
+    bytes_deinit(&path);
+    arena_deinit(&a);
+    return code;
+}
+
+int cli_conflicts(int argc, char **argv) {
+    static const char *const actions[] = {"list", "show"};
+    conflicts_request r = {.limit = 50};
+    const cli_option options[] = {
+        {.name = "--json", .flag = &r.as_json}, {.name = "--limit", .number = &r.limit},
+        {.name = "--state", .text = &r.state},  {.name = "--url", .text = &r.url},
+        {.name = "--token", .text = &r.token},  {.name = "--token-file", .text = &r.token_file},
+        {.name = "--scope", .text = &r.scope},
+    };
+    const cli_spec spec = {"conflicts", help, options, COUNT_OF(options), 0, 3};
+    int count = 0;
+    int code = cli_parse(&spec, argc, argv, &count);
+    if (code != CLI_GO) {
+        return code;
+    }
+    /* with --url there is no APP.db: leave its place empty, so that the rest stands where it does
+     */
+    char *shifted[] = {argv[0], NULL, count > 0 ? argv[1] : NULL, count > 1 ? argv[2] : NULL};
+    char **words = r.url ? shifted : argv;
+    count += r.url != NULL;
+    if (count < 1 || count > 3) {
+        return cli_usage_error("conflicts", "it wants APP.db, or --url with a token");
+    }
+    const char *action = NULL;
+    code = cli_action(&spec, words, count, actions, COUNT_OF(actions), &action);
+    if (code != CLI_GO) {
+        return code;
+    }
+    bool show = strcmp(action, "show") == 0;
+    if (show != (count == 3)) {
+        return cli_usage_error("conflicts", "show wants the id of one conflict, list wants none");
+    }
+    r.id = show ? words[3] : NULL;
+    return r.url ? remote(&r) : local(words[1], &r);
+}
