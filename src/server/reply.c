@@ -43,7 +43,7 @@ const char *reply_reason(int status) {
     return "Unknown";
 }
 
-void reply_date(int64_t unix_s, char out[32]) {
+void reply_date(int64_t unix_s, char out[40]) {
     /* Not strftime: its names depend on the locale. */
     static const char days[] = "SunMonTueWedThuFriSat";
     static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
@@ -51,7 +51,7 @@ void reply_date(int64_t unix_s, char out[32]) {
     struct tm t;
     memset(&t, 0, sizeof t);
     (void)gmtime_r(&seconds, &t);
-    snprintf(out, 32, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + 3 * (t.tm_wday % 7),
+    snprintf(out, 40, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + 3 * (t.tm_wday % 7),
              t.tm_mday % 100, months + 3 * (t.tm_mon % 12), (t.tm_year + 1900) % 10000,
              t.tm_hour % 100, t.tm_min % 100, t.tm_sec % 100);
 }

@@ -27,6 +27,6 @@ const char *reply_reason(int status); /* "Not Found"; "Unknown" for others */
 /* date: as reply_date writes it. */
 void reply_head(bytes *b, const reply *r, const char *date);
 /* IMF-fixdate of unix seconds: 29 characters and NUL. */
-void reply_date(int64_t unix_s, char out[32]);
+void reply_date(int64_t unix_s, char out[40]);
 
 #endif

@@ -1,0 +1,179 @@
+/* godwit serve: settings from flags, environment and file, then the daemon until a signal.
+ *
+ * Refuses before anything is opened what would be a mistake: an address others can reach without
+ * settings for tokens, a folder another server works on, files that cannot be read. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "server/daemon.h"
+#include "server/secret.h"
+
+static const char help[] =
+    "Usage: godwit serve [--listen HOST:PORT] [--data DIR] [--schema FILE] [OPTIONS]\n\n"
+    "Runs the sync server over an SQLite store in DIR. Needs no configuration: it listens on this\n"
+    "machine only and makes the secret that signs tokens (see 'godwit token').\n\n"
+    "Options:\n"
+    "  --listen HOST:PORT  where to listen (127.0.0.1:8787); port 0 takes a free one\n"
+    "  --data DIR          folder of the store (./godwit-data), made when absent\n"
+    "  --schema FILE       CREATE TABLE statements of the synced tables\n"
+    "  --config FILE       settings: [server] and [table NAME] sections\n"
+    "  --dev               take over the tables that devices declare\n"
+    "  --threads N         network threads, and as many workers (one per core)\n"
+    "  --log LEVEL         debug, info, warn, error or off (info)\n"
+    "  --check-config      say whether the settings are good, start nothing\n\n"
+    "Every setting of the file can also come from the environment: GODWIT_LISTEN, GODWIT_DATA,\n"
+    "GODWIT_SCHEMA, GODWIT_DEV, GODWIT_THREADS, GODWIT_LOG, GODWIT_JWT_SECRET_FILE,\n"
+    "GODWIT_JWT_ISSUER, GODWIT_JWT_AUDIENCE, GODWIT_SCOPES_CLAIM. Flags win, then the "
+    "environment.\n"
+    "The first line on stdout is 'listening on URL'. SIGTERM or SIGINT stops it: what is under "
+    "way\n"
+    "is finished first; a second signal ends it at once.\n\n"
+    "Examples:\n"
+    "  godwit serve --dev                               # a first try\n"
+    "  godwit serve --schema schema.sql --data /var/lib/godwit\n"
+    "  godwit serve --listen 0.0.0.0:8787 --config /etc/godwit.ini\n"
+    "  godwit serve --config godwit.ini --check-config\n";
+
+static const char *environment(const char *name) {
+    return getenv(name);
+}
+
+typedef struct {
+    config_texts texts;
+    const char *config_file;
+    bool dev, check_only;
+} flags;
+
+static int parse(int argc, char **argv, flags *out) {
+    const cli_option options[] = {
+        {.name = "--listen", .text = &out->texts.listen},
+        {.name = "--data", .text = &out->texts.data},
+        {.name = "--schema", .text = &out->texts.schema},
+        {.name = "--config", .text = &out->config_file},
+        {.name = "--threads", .text = &out->texts.threads},
+        {.name = "--log", .text = &out->texts.log},
+        {.name = "--dev", .flag = &out->dev},
+        {.name = "--check-config", .flag = &out->check_only},
+    };
+    const cli_spec spec = {"serve", help, options, COUNT_OF(options), 0, 0};
+    int count = 0;
+    int code = cli_parse(&spec, argc, argv, &count);
+    if (out->dev) {
+        out->texts.dev = "yes";
+    }
+    if (!out->config_file) {
+        out->config_file = getenv("GODWIT_CONFIG");
+    }
+    return code;
+}
+
+static int check_readable(const char *what, const char *path) {
+    if (path && access(path, R_OK) != 0) {
+        return cli_fail("the %s %s can't be read: %s", what, path, strerror(errno));
+    }
+    return CLI_GO;
+}
+
+/* What is wrong with settings that are each fine. */
+static int check(const config *settings) {
+    if (!settings->loopback && !settings->dev && !settings->jwt_secret_file) {
+        return cli_fail(
+            "%s can be reached by other machines: name the key that signs tokens first "
+            "(jwt_secret_file in [server], or GODWIT_JWT_SECRET_FILE), or pass --dev to "
+            "try it with the generated one",
+            settings->host);
+    }
+    int code = check_readable("schema", settings->schema);
+    return code == CLI_GO ? check_readable("secret", settings->jwt_secret_file) : code;
+}
+
+static int load_key(const config *settings, bytes *key, bool *made) {
+    char message[512];
+    godwit_status status = settings->jwt_secret_file
+                               ? secret_read(settings->jwt_secret_file, key, message)
+                               : secret_load_or_make(settings->data, key, made, message);
+    return status ? cli_fail("%s", message) : CLI_GO;
+}
+
+/* Where a first token comes from; the folder and the server are there, so that it works as printed.
+ */
+static void say_how_to_start(const config *settings, const daemon_server *d, bool made) {
+    printf("listening on %s\n", daemon_url(d));
+    if (made) {
+        printf("a secret that signs tokens was made; get a token with: godwit token --data %s "
+               "--sub me "
+               "--scope demo\n",
+               settings->data);
+    }
+    fflush(stdout);
+}
+
+static int run(const config *settings, slice key, bool made) {
+    char message[512], data[256], url[256];
+    daemon_server *d;
+    godwit_status status = daemon_open(settings, key, &d, message);
+    if (status) {
+        return cli_fail("%s", message[0] ? message : "out of memory");
+    }
+    say_how_to_start(settings, d, made);
+    log_event(LOG_INFO, "started", "version=%s url=%s data=%s dev=%s threads=%d pid=%ld",
+              godwit_version(), log_value(slice_of(daemon_url(d)), url),
+              log_value(slice_of(settings->data), data), settings->dev ? "yes" : "no",
+              settings->threads, (long)getpid());
+    daemon_serve(d);
+    daemon_close(d);
+    log_event(LOG_INFO, "stopped", "reason=signal");
+    return CLI_OK;
+}
+
+static int open_folder_and_run(const config *settings) {
+    char message[512];
+    int lock = -1;
+    bool made = false;
+    bytes key;
+    bytes_init(&key, NULL, 0);
+    if (secret_folder(settings->data, message) || secret_lock(settings->data, &lock, message)) {
+        return cli_fail("%s", message);
+    }
+    int code = load_key(settings, &key, &made);
+    if (code == CLI_GO) {
+        code = run(settings, bytes_view(&key), made);
+    }
+    if (key.ptr) {
+        memset(key.ptr, 0, key.len);
+    }
+    bytes_deinit(&key);
+    close(lock);
+    return code;
+}
+
+int cli_serve(int argc, char **argv) {
+    flags given = {0};
+    config settings;
+    char message[512];
+    int code = parse(argc, argv, &given);
+    if (code != CLI_GO) {
+        return code;
+    }
+    arena memory;
+    arena_init(&memory, NULL, 0);
+    godwit_status status =
+        config_load(&memory, &given.texts, environment, given.config_file, &settings, message);
+    if (status) {
+        code = cli_fail("%s", message[0] ? message : "out of memory");
+    } else {
+        log_set_level(settings.level);
+        code = check(&settings);
+    }
+    if (code == CLI_GO && given.check_only) {
+        printf("the settings are good\n");
+        code = CLI_OK;
+    } else if (code == CLI_GO) {
+        code = open_folder_and_run(&settings);
+    }
+    arena_deinit(&memory);
+    return code;
+}
