@@ -1,6 +1,7 @@
 /* queue: the operations of a database, and what a person can do with one that was refused. */
 #include "cli/cli.h"
-#include "core/json.h"
+#include "client/client.h"
+#include "core/limits.h"
 
 static const char help[] =
     "Usage: godwit queue APP.db [list] [--pending|--failed|--all] [--limit N] [--json]\n"
@@ -24,10 +25,18 @@ static const char help[] =
     "  godwit queue app.db export > pending.ndjson\n";
 
 #define LIST_LIMIT 50
-#define LIST_SQL(condition)                                                                        \
-    "SELECT id, operation, entity_type AS entityType, entity_id AS entityId, status, state, "      \
-    "attempts, sequence_number AS sequenceNumber, created_at AS createdAt, last_error AS "         \
-    "lastError FROM sync_queue WHERE " condition " ORDER BY lsn"
+#define LIST_SQL(columns, condition)                                                               \
+    "SELECT " columns " FROM sync_queue WHERE " condition " ORDER BY lsn"
+#define LIST_COLUMNS                                                                               \
+    "id, operation, entity_type AS entityType, entity_id AS entityId, status, state, attempts, "   \
+    "sequence_number AS sequenceNumber, created_at AS createdAt, last_error AS lastError"
+#define SHORT_COLUMNS                                                                              \
+    "id, operation, entity_type AS \"table\", entity_id AS key, state, last_error AS error"
+#define LISTS(columns)                                                                             \
+    {                                                                                              \
+        LIST_SQL(columns, IS_OPEN), LIST_SQL(columns, IS_PENDING), LIST_SQL(columns, IS_FAILED),   \
+            LIST_SQL(columns, "1")                                                                 \
+    }
 #define DETAIL_COLUMNS                                                                             \
     "SELECT id, operation, entity_type AS entityType, entity_id AS entityId, status, state, "      \
     "outcome, scope, sequence_number AS sequenceNumber, idempotency_key AS idempotencyKey, "       \
@@ -48,16 +57,13 @@ typedef struct {
 } queue_request;
 
 static int list(godwit *g, const queue_request *r) {
-    const char *sql = r->all       ? LIST_SQL("1")
-                      : r->pending ? LIST_SQL(IS_PENDING)
-                      : r->failed  ? LIST_SQL(IS_FAILED)
-                                   : LIST_SQL(IS_OPEN);
-    const cli_rows_options options = {r->json, r->limit,
-                                      r->all      ? "no operations"
-                                      : r->failed ? "nothing failed"
-                                                  : "nothing is waiting"};
+    static const char *const sql[2][4] = {LISTS(SHORT_COLUMNS), LISTS(LIST_COLUMNS)};
+    static const char *const empty[] = {"nothing is waiting", "nothing is pending",
+                                        "nothing failed", "no operations"};
+    size_t which = r->all ? 3 : r->failed ? 2 : r->pending ? 1 : 0;
+    const cli_rows_options options = {r->json, r->limit, empty[which]};
     sqlite3_stmt *stmt = NULL;
-    int code = cli_prepare(g, sql, &stmt);
+    int code = cli_prepare(g, sql[r->json][which], &stmt);
     if (code == CLI_GO) {
         code = cli_print_rows(stmt, &options);
     }
@@ -109,8 +115,21 @@ static int show(godwit *g, const queue_request *r) {
     return code;
 }
 
+/* Captured changes get their payload at sealing; an export without it would be of little use. */
+static void seal_all(godwit *g) {
+    bool more = true;
+    while (more) {
+        if (seal_run(g, PUSH_FILL_OPS, &more) != GODWIT_OK) {
+            fprintf(stderr,
+                    "Changes that no sync has seen yet are listed without their content.\n");
+            return;
+        }
+    }
+}
+
 static int export_all(godwit *g) {
     sqlite3_stmt *stmt = NULL;
+    seal_all(g);
     int code =
         cli_prepare(g, DETAIL_COLUMNS "FROM sync_queue WHERE " IS_OPEN " ORDER BY lsn", &stmt);
     if (code == CLI_GO) {
