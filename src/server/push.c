@@ -1,0 +1,382 @@
+/* Pushes: all that wait are decided in one transaction, scope by scope, in the order they came.
+ *
+ *   per scope: lock and read the scope
+ *   per push:  device, ledger, salts, rows -> may the stream go on
+ *              a savepoint around all groups: decide, save, decide, save ..
+ *              a constraint fails: undo the push, reload its rows, and go group by group, a
+ * savepoint each; the guilty group is decided again with the refusal, the others proceed commit,
+ * then tell who waits
+ *
+ * A failure that is nobody's fault (disk, memory) undoes everything; with several pushes in the
+ * transaction each is then tried alone, so that one can't take the others down. */
+#include "server/push.h"
+
+#define COMBINE_OPS_MAX                                                                            \
+    (2 * PUSH_OPS_MAX) /* operations in one transaction: bounds memory and its length */
+
+/* ---- decide and save ---- */
+
+/* One group. CONSTRAINT: *refusal. */
+static godwit_status run_group(push *p, size_t at, size_t count, const decide_refusal *forced,
+                               decide_refusal *refusal) {
+    scope_run *run = p->scope;
+    uint8_t(*prints)[SHA256_BYTES] = NULL;
+    bool answered = false;
+    bool failed = false;
+    godwit_status status = push_dependencies(p, at, count, &failed);
+    if (status == GODWIT_OK && !p->stream) {
+        prints = arena_array(run->a, count, sizeof *prints);
+        status = prints ? push_find_keys(p, at, count, prints, &answered) : GODWIT_NOMEM;
+    }
+    decide_commit *commit = ARENA_NEW(run->a, decide_commit);
+    if (status == GODWIT_OK && !commit) {
+        status = GODWIT_NOMEM;
+    }
+    if (status != GODWIT_OK || answered) {
+        return status;
+    }
+    const wire_op *ops = &p->request->ops[at];
+    const decide_ledger *by_key = p->by_key ? &p->by_key[at - p->first_new] : NULL;
+    status =
+        decide_group(&run->c, p->stream, p->request, ops, count, by_key, failed, forced, commit);
+    if (status == GODWIT_OK) {
+        status = store_group_save(run->st, &run->c, &p->author, ops, commit, refusal);
+    }
+    if (status == GODWIT_OK && prints) {
+        status = push_keep_keys(p, at, count, prints, commit);
+    }
+    for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
+        p->answers[at + i] =
+            (op_answer){.kind = OP_ANSWER_DECIDED, .result = &commit->results[i], .commit = commit};
+    }
+    return status;
+}
+
+static size_t group_size(const push *p, size_t at) {
+    const push_request *request = p->request;
+    if (request->stream) {
+        return (size_t)request->ops[at].group_size;
+    }
+    return request->atomic ? request->op_count : 1;
+}
+
+static godwit_status run_all(push *p) {
+    decide_refusal refusal;
+    godwit_status status = GODWIT_OK;
+    for (size_t at = p->first_new; status == GODWIT_OK && at < p->request->op_count;) {
+        size_t count = group_size(p, at);
+        status = run_group(p, at, count, NULL, &refusal);
+        at += count;
+    }
+    return status;
+}
+
+/* What must be put back when the database is. */
+typedef struct {
+    int64_t head;
+    decide_device device;
+} mark;
+
+static mark take_mark(const push *p) {
+    return (mark){p->scope->c.head, p->device};
+}
+
+static godwit_status back_to(push *p, const mark *m, size_t from, size_t to) {
+    store_rollback_to(p->scope->st);
+    p->scope->c.head = m->head;
+    p->device = m->device;
+    return push_load_rows(p, from, to, true);
+}
+
+static bool any_foreign(const push *p, size_t at, size_t count) {
+    for (size_t i = at; i < at + count; i++) {
+        const wire_op *op = &p->request->ops[i];
+        const schema_table *t = schema_find(p->scope->c.schema, op->entity_type);
+        const decide_row *row = t ? decide_row_find(&p->scope->c, t, op->entity_id) : NULL;
+        if (row && row->row.foreign) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One group under a savepoint of its own. At most three tries: as it is; knowing which keys are
+ * taken elsewhere (decide says id-unavailable); refused with what the database said. */
+static godwit_status run_group_alone(push *p, size_t at, size_t count) {
+    decide_refusal refusal = {0};
+    decide_refusal why;
+    mark m = take_mark(p);
+    bool forced = false;
+    godwit_status status = GODWIT_CONSTRAINT;
+    for (int tries = 0; tries < 3 && status == GODWIT_CONSTRAINT; tries++) {
+        status = store_savepoint(p->scope->st);
+        if (status != GODWIT_OK) {
+            return status;
+        }
+        status = run_group(p, at, count, forced ? &refusal : NULL, &why);
+        if (status == GODWIT_OK) {
+            return store_release(p->scope->st);
+        }
+        if (status == GODWIT_CONSTRAINT) {
+            refusal = why;
+            godwit_status back = back_to(p, &m, at, at + count);
+            if (back != GODWIT_OK) {
+                return back;
+            }
+            forced = tries > 0 || !any_foreign(p, at, count);
+        }
+    }
+    return status == GODWIT_CONSTRAINT ? GODWIT_INTERNAL : status;
+}
+
+static godwit_status run_carefully(push *p) {
+    godwit_status status = GODWIT_OK;
+    for (size_t at = p->first_new; status == GODWIT_OK && at < p->request->op_count;) {
+        size_t count = group_size(p, at);
+        status = run_group_alone(p, at, count);
+        at += count;
+    }
+    return status;
+}
+
+/* The optimistic pass, and what follows when a constraint stops it. */
+static godwit_status run_groups(push *p) {
+    scope_run *run = p->scope;
+    mark m = take_mark(p);
+    godwit_status status = store_savepoint(run->st);
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    status = run_all(p);
+    if (status == GODWIT_OK) {
+        return store_release(run->st);
+    }
+    if (status != GODWIT_CONSTRAINT) {
+        return status;
+    }
+    status = back_to(p, &m, p->first_new, p->request->op_count);
+    return status == GODWIT_OK ? run_carefully(p) : status;
+}
+
+/* ---- one push ---- */
+
+static int64_t pulled_seq(service_job *job) {
+    const job_state *state = job->state;
+    wire_cursor cursor;
+    if (!state->pull.cursor.len ||
+        wire_cursor_parse(&job->memory, state->pull.cursor, &cursor) != GODWIT_OK ||
+        !slice_equal(cursor.scope, state->scope)) {
+        return -1;
+    }
+    return cursor.seq;
+}
+
+static godwit_status save_stream(push *p) {
+    scope_run *run = p->scope;
+    const push_request *request = p->request;
+    int64_t confirmed = request->confirmed_seq < p->device.applied_seq ? request->confirmed_seq
+                                                                       : p->device.applied_seq;
+    if (confirmed > p->device.confirmed_seq) {
+        p->device.confirmed_seq = confirmed;
+    }
+    int64_t pulled = pulled_seq(p->job);
+    return store_device_save(run->st, run->c.scope, &p->device, pulled <= run->c.head ? pulled : -1,
+                             run->now_ms, request->report);
+}
+
+static void answer(push *p) {
+    service_job *job = p->job;
+    bool open_end = job->verb == VERB_SYNC;
+    push_answer_write(job, p->answers, p->stream ? p->device.applied_seq : -1, p->scope->c.head,
+                      p->scope->now_ms, open_end);
+    if (!open_end) {
+        service_done(job);
+    } else if (job->answer.failed) {
+        service_fail(job, GODWIT_NOMEM);
+    }
+    job->wants_write = false;
+}
+
+static godwit_status run_push(scope_run *run, service_job *job) {
+    const job_state *state = job->state;
+    push p = {.scope = run, .job = job, .request = &state->push};
+    uint8_t print[SHA256_BYTES];
+    slice key = {0};
+    bool refused = false;
+    p.author = (store_author){.scope = run->c.scope,
+                              .device_id = state->push.device_id,
+                              .user_id = job->who.user,
+                              .stream = state->push.stream,
+                              .now_ms = run->now_ms};
+    p.answers = ARENA_ARRAY(run->a, op_answer, state->push.op_count);
+    godwit_status status = p.answers ? GODWIT_OK : GODWIT_NOMEM;
+    if (status == GODWIT_OK && state->push.stream) {
+        status = push_load_stream(&p, &refused);
+    } else if (status == GODWIT_OK) {
+        status = push_header_key(&p, print, &key, &refused);
+    }
+    if (status != GODWIT_OK || refused) {
+        return status;
+    }
+    if (p.first_new < state->push.op_count) {
+        status = push_load_salts(&p);
+        if (status == GODWIT_OK) {
+            status = push_load_rows(&p, p.first_new, state->push.op_count, false);
+        }
+        if (status == GODWIT_OK) {
+            status = push_index_ids(&p);
+        }
+        if (status == GODWIT_OK) {
+            status = run_groups(&p);
+        }
+    }
+    if (status == GODWIT_OK && p.stream) {
+        status = save_stream(&p);
+    }
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    answer(&p);
+    if (key.ptr && job->status == 200) {
+        status = store_idem_add(run->st, run->c.scope, key, print, run->c.head,
+                                bytes_view(&job->answer), run->now_ms);
+    }
+    return status;
+}
+
+/* ---- combining ---- */
+
+static bool waiting(const service_job *job) {
+    return job->wants_write && (job->verb == VERB_PUSH || job->verb == VERB_SYNC);
+}
+
+static const job_state *state_of(const service_job *job) {
+    return job->state;
+}
+
+typedef struct {
+    slice scope;
+    int64_t head;
+} moved_scope;
+
+/* All jobs of one scope among `jobs`; those answered leave the set. */
+static godwit_status run_scope(service *s, service_job **jobs, size_t count, slice scope,
+                               moved_scope *moved) {
+    scope_run run = {.s = s, .st = s->store, .a = &s->batch, .reg = service_registry(s)};
+    size_t ops = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (slice_equal(state_of(jobs[i])->scope, scope)) {
+            ops += state_of(jobs[i])->push.op_count;
+        }
+    }
+    run.now_ms = service_now(s);
+    godwit_status status = store_scope_load(s->store, scope, &run.scope);
+    run.c = (decide_context){.a = run.a,
+                             .schema = &run.reg->schema,
+                             .scope = scope,
+                             .head = run.scope.head,
+                             .ledger_floor = run.scope.ledger_floor,
+                             .horizon = run.scope.horizon,
+                             .now_ms = run.now_ms,
+                             .hash_seed = (uint64_t)run.now_ms ^ (uint64_t)(uintptr_t)s};
+    if (status == GODWIT_OK) {
+        status = decide_init(&run.c, ops);
+    }
+    for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
+        if (slice_equal(state_of(jobs[i])->scope, scope)) {
+            status = run_push(&run, jobs[i]);
+        }
+    }
+    if (status == GODWIT_OK) {
+        status = store_scope_save(s->store, scope, &run.scope, run.c.head);
+    }
+    *moved = (moved_scope){scope, run.c.head > run.scope.head ? run.c.head : 0};
+    return status;
+}
+
+/* One transaction over `jobs`. Each has its answer afterwards, unless it fails. */
+static godwit_status run_batch(service *s, service_job **jobs, size_t count,
+                               service_commit_fn on_commit, void *context) {
+    arena_reset(&s->batch);
+    moved_scope *moved = ARENA_ARRAY(&s->batch, moved_scope, count);
+    size_t scopes = 0;
+    godwit_status status = moved ? store_begin(s->store) : GODWIT_NOMEM;
+    for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
+        slice scope = state_of(jobs[i])->scope;
+        bool done = false;
+        for (size_t k = 0; k < scopes && !done; k++) {
+            done = slice_equal(moved[k].scope, scope);
+        }
+        if (!done) {
+            status = run_scope(s, jobs, count, scope, &moved[scopes]);
+            scopes++;
+        }
+    }
+    if (status == GODWIT_OK) {
+        status = store_commit(s->store);
+    }
+    if (status != GODWIT_OK) {
+        store_rollback(s->store);
+        return status;
+    }
+    for (size_t k = 0; k < scopes && on_commit; k++) {
+        if (moved[k].head > 0) {
+            on_commit(context, moved[k].scope, moved[k].head);
+        }
+    }
+    return GODWIT_OK;
+}
+
+/* Puts a job back to where it was before a transaction that failed. */
+static void forget_answer(service_job *job) {
+    bytes_clear(&job->answer);
+    job->status = 0;
+    job->content_type = NULL;
+    job->wants_write = true;
+    job->wants_read = job->verb == VERB_SYNC;
+    job->retry_after_s = -1;
+}
+
+static void run_or_fail(service *s, service_job **jobs, size_t count, service_commit_fn on_commit,
+                        void *context) {
+    godwit_status status = run_batch(s, jobs, count, on_commit, context);
+    if (status == GODWIT_OK) {
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        forget_answer(jobs[i]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        godwit_status alone = count > 1 ? run_batch(s, &jobs[i], 1, on_commit, context) : status;
+        if (alone == GODWIT_EXISTS) {
+            service_problem(jobs[i], 400, "invalid-request",
+                            "two operations of an atomic request have the same idempotencyKey",
+                            NULL);
+        } else if (alone != GODWIT_OK) {
+            service_fail(jobs[i], alone);
+        }
+    }
+}
+
+void push_run(service *s, service_job **jobs, size_t count, service_commit_fn on_commit,
+              void *context) {
+    service_job *batch[SERVER_BATCH_MAX];
+    size_t used = 0;
+    size_t ops = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!waiting(jobs[i])) {
+            continue;
+        }
+        size_t more = state_of(jobs[i])->push.op_count;
+        if (used == COUNT_OF(batch) || (used > 0 && ops + more > COMBINE_OPS_MAX)) {
+            run_or_fail(s, batch, used, on_commit, context);
+            used = 0;
+            ops = 0;
+        }
+        batch[used++] = jobs[i];
+        ops += more;
+    }
+    if (used > 0) {
+        run_or_fail(s, batch, used, on_commit, context);
+    }
+}

@@ -1,0 +1,63 @@
+/* What the files of a push share. For push*.c only.
+ *
+ *   push.c         combining, savepoints, the answer's occasion
+ *   push_load.c    what decide needs: device, ledger, salts, rows
+ *   push_ledger.c  what was decided before: dependencies, keys of callers without a stream
+ *   push_answer.c  the answer's text (service_inner.h) */
+#ifndef SERVER_PUSH_H
+#define SERVER_PUSH_H
+
+#include "server/service_inner.h"
+
+typedef struct {
+    service *s;
+    store *st;
+    arena *a;
+    const registry *reg;
+    decide_context c;
+    store_scope scope;
+    int64_t now_ms;
+} scope_run;
+
+/* One push inside its scope. */
+typedef struct {
+    scope_run *scope;
+    service_job *job;
+    const push_request *request;
+    decide_device device;
+    decide_device *stream; /* &device, or NULL */
+    store_author author;
+    size_t first_new; /* operations before it were decided earlier */
+    op_answer *answers;
+    const decide_ledger *by_key; /* NULL = none known */
+    slice *ids; /* sorted ids of a request without a stream, when dependsOn is used */
+    size_t *id_ops;
+} push;
+
+/* push_load.c */
+
+/* Device and what was decided before. *refused: the push is answered. */
+godwit_status push_load_stream(push *p, bool *refused) MUST_USE;
+/* Salts of the bases the operations name. */
+godwit_status push_load_salts(push *p) MUST_USE;
+/* Working rows of operations from..to; only those new to the context, or all of them (reload). */
+godwit_status push_load_rows(push *p, size_t from, size_t to, bool reload) MUST_USE;
+
+/* push_ledger.c */
+
+/* Makes ids of a request without a stream known to push_dependencies. */
+godwit_status push_index_ids(push *p) MUST_USE;
+/* Was something that the group's operations depend on decided without effect? */
+godwit_status push_dependencies(const push *p, size_t at, size_t count, bool *failed) MUST_USE;
+/* Keys of a group without a stream. *answered: the group is not decided now. */
+godwit_status push_find_keys(push *p, size_t at, size_t count, uint8_t (*prints)[SHA256_BYTES],
+                             bool *answered) MUST_USE;
+/* EXISTS: one key twice in the group. */
+godwit_status push_keep_keys(push *p, size_t at, size_t count, uint8_t (*prints)[SHA256_BYTES],
+                             const decide_commit *commit) MUST_USE;
+/* An Idempotency-Key header covers the whole request. *answered: it has been seen; else *key (empty
+ * without such a header) and print are what to keep. */
+godwit_status push_header_key(push *p, uint8_t print[SHA256_BYTES], slice *key,
+                              bool *answered) MUST_USE;
+
+#endif

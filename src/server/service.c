@@ -1,0 +1,260 @@
+/* The server's verbs: life, dispatch, problems. See service.h for which thread calls what. */
+#include "server/service_inner.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static bool among(const slice *scopes, size_t count, slice scope) {
+    for (size_t i = 0; i < count; i++) {
+        if (slice_equal(scopes[i], scope)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool principal_may_write(const principal *p, slice scope) {
+    return among(p->scopes, p->scope_count, scope);
+}
+
+bool principal_may_read(const principal *p, slice scope) {
+    return principal_may_write(p, scope) || among(p->read_scopes, p->read_scope_count, scope);
+}
+
+int64_t service_now(const service *s) {
+    if (s->now_ms) {
+        return s->now_ms(s->context);
+    }
+    struct timespec now;
+    return clock_gettime(CLOCK_REALTIME, &now) == 0
+               ? (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000
+               : 0;
+}
+
+/* ---- life ---- */
+
+godwit_status service_reload(service *s, char *message) {
+    registry *fresh = NULL;
+    godwit_status status = registry_build(s->store, s->config, !s->dev, &fresh, message);
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    status = store_use(s->store, fresh->tables);
+    if (status != GODWIT_OK) {
+        snprintf(message, 512, "out of memory");
+        registry_free(fresh);
+        return status;
+    }
+    fresh->older = atomic_load_explicit(&s->current, memory_order_relaxed);
+    atomic_store_explicit(&s->current, fresh, memory_order_release);
+    return GODWIT_OK;
+}
+
+godwit_status service_open(const service_options *options, service **out, char *message) {
+    *out = NULL;
+    service *s = calloc(1, sizeof *s);
+    if (!s) {
+        snprintf(message, 512, "out of memory");
+        return GODWIT_NOMEM;
+    }
+    s->dev = options->dev;
+    s->now_ms = options->now_ms;
+    s->context = options->context;
+    arena_init(&s->batch, NULL, 0);
+    godwit_status status = registry_config_load(options->config_tables, &s->config, message);
+    if (status == GODWIT_OK) {
+        status = store_open(options->data_dir, &s->store, message);
+    }
+    if (status == GODWIT_OK && options->schema_file) {
+        status = store_schema_file(s->store, options->schema_file, message);
+    }
+    if (status == GODWIT_OK) {
+        status = service_reload(s, message);
+    }
+    if (status != GODWIT_OK) {
+        service_close(s);
+        return status;
+    }
+    *out = s;
+    return GODWIT_OK;
+}
+
+void service_close(service *s) {
+    if (!s) {
+        return;
+    }
+    store_close(s->store);
+    registry *r = atomic_load_explicit(&s->current, memory_order_relaxed);
+    while (r) {
+        registry *older = r->older;
+        registry_free(r);
+        r = older;
+    }
+    registry_config_free(s->config);
+    arena_deinit(&s->batch);
+    free(s);
+}
+
+void service_job_init(service_job *job, service_verb verb) {
+    memset(job, 0, sizeof *job);
+    job->verb = verb;
+    job->retry_after_s = -1;
+    arena_init(&job->memory, NULL, 0);
+    bytes_init(&job->answer, NULL, ANSWER_BYTES_MAX);
+}
+
+void service_job_deinit(service_job *job) {
+    arena_deinit(&job->memory);
+    bytes_deinit(&job->answer);
+}
+
+/* ---- answers ---- */
+
+static const char *title_of(const char *type) {
+    static const struct {
+        const char *type, *title;
+    } titles[] = {
+        {"invalid-request", "The request is not valid"},
+        {"key-mismatch", "An idempotency key does not match its content"},
+        {"too-large", "The request is over a limit"},
+        {"unauthenticated", "A valid token is needed"},
+        {"scope-forbidden", "The token does not allow this scope"},
+        {"device-revoked", "The device may not be used"},
+        {"device-unknown", "The device is not registered in this scope"},
+        {"device-retired", "The device has been retired"},
+        {"device-forked", "The server knows another history of this device"},
+        {"sequence-gap", "Operations before these have not arrived"},
+        {"history-regressed", "The server has not seen what the device believes delivered"},
+        {"schema-mismatch", "The declared tables disagree with the server's"},
+        {"cursor-invalid", "The cursor does not belong to this history"},
+        {"cursor-expired", "The history at the cursor is no longer kept"},
+        {"bootstrap-required", "The history no longer reaches back to the beginning"},
+        {"idempotency-mismatch", "The key was used with other content"},
+        {"overloaded", "The server can't do this now"},
+        {"unsupported", "Not supported by this version"},
+    };
+    for (size_t i = 0; i < COUNT_OF(titles); i++) {
+        if (strcmp(titles[i].type, type) == 0) {
+            return titles[i].title;
+        }
+    }
+    return "The request failed";
+}
+
+void service_problem(service_job *job, int status, const char *type, const char *detail,
+                     const char *members) {
+    bytes_clear(&job->answer);
+    wire_problem_write(&job->answer, status, type, title_of(type), detail, members);
+    job->status = status;
+    job->content_type = "application/problem+json";
+    job->wants_write = false;
+    job->wants_read = false;
+    job->park = false;
+    job->etag[0] = '\0';
+}
+
+void service_fail(service_job *job, godwit_status status) {
+    bool passes = status == GODWIT_NOMEM || status == GODWIT_BUSY || status == GODWIT_FULL ||
+                  status == GODWIT_IO;
+    if (passes) {
+        service_problem(job, 503, "overloaded", "try again", NULL);
+        job->retry_after_s = 1;
+    } else {
+        service_problem(job, 500, "internal", "the server could not do this", NULL);
+    }
+}
+
+void service_done(service_job *job) {
+    if (job->answer.failed) {
+        service_fail(job, GODWIT_NOMEM);
+        return;
+    }
+    job->status = 200;
+    job->content_type = "application/json";
+    job->wants_write = false;
+    job->wants_read = false;
+}
+
+/* ---- stages ---- */
+
+void service_write(service *s, service_job **jobs, size_t count, service_commit_fn on_commit,
+                   void *context) {
+    for (size_t i = 0; i < count; i++) {
+        if (jobs[i]->verb == VERB_REGISTER && jobs[i]->wants_write) {
+            register_run(s, jobs[i]);
+        }
+    }
+    push_run(s, jobs, count, on_commit, context);
+}
+
+godwit_status service_reader_open(service *s, service_reader **out) {
+    *out = NULL;
+    service_reader *r = calloc(1, sizeof *r);
+    if (!r) {
+        return GODWIT_NOMEM;
+    }
+    arena_init(&r->scratch, NULL, 0);
+    godwit_status status = store_reader_open(s->store, &r->store);
+    if (status != GODWIT_OK) {
+        service_reader_close(r);
+        return status;
+    }
+    *out = r;
+    return GODWIT_OK;
+}
+
+void service_reader_close(service_reader *r) {
+    if (r) {
+        store_reader_close(r->store);
+        arena_deinit(&r->scratch);
+        free(r);
+    }
+}
+
+void service_read(service *s, service_reader *r, service_job *job) {
+    arena_reset(&r->scratch);
+    job->park = false;
+    godwit_status status = store_read_begin(r->store, service_registry(s)->tables);
+    if (status != GODWIT_OK) {
+        store_read_end(r->store);
+        service_fail(job, status);
+        return;
+    }
+    switch (job->verb) {
+    case VERB_SYNC:
+    case VERB_PUSH:
+    case VERB_CHANGES:
+        pull_run(s, r, job);
+        break;
+    case VERB_SNAPSHOT:
+        snapshot_run(s, r, job);
+        break;
+    case VERB_CONFLICTS:
+        conflicts_run(s, r, job);
+        break;
+    case VERB_HISTORY:
+        history_run(s, r, job);
+        break;
+    case VERB_REGISTER:
+    case VERB_RECONCILE:
+    case VERB_META:
+        service_problem(job, 500, "internal", "nothing to read", NULL);
+        break;
+    }
+    store_read_end(r->store);
+}
+
+int64_t service_head(service *s, service_reader *r, slice scope) {
+    store_scope state = {0};
+    if (store_read_begin(r->store, service_registry(s)->tables) == GODWIT_OK &&
+        store_read_scope(r->store, scope, &state) != GODWIT_OK) {
+        state.head = 0;
+    }
+    store_read_end(r->store);
+    return state.head;
+}
+
+void service_janitor(service *s, int64_t budget_ms) {
+    store_tidy(s->store, budget_ms);
+}

@@ -1,0 +1,116 @@
+/* What the files behind service.h share.
+ *
+ *   service.c       life, jobs, problems, dispatch
+ *   prepare.c       parsing and what can be refused without the database
+ *   push.c          combining: load, decide, save, for all waiting pushes
+ *   push_load.c, push_ledger.c
+ *   push_answer.c   results of a push
+ *   register.c      devices, schema check, adoption
+ *   pull.c          the feed
+ *   snapshot.c      bootstrap pages
+ *   lists.c         conflicts, history of a row */
+#ifndef SERVER_SERVICE_INNER_H
+#define SERVER_SERVICE_INNER_H
+
+#include <stdatomic.h>
+
+#include "core/limits.h"
+#include "server/registry.h"
+#include "server/service.h"
+
+struct service {
+    store *store;
+    registry_config *config;
+    bool dev;
+    _Atomic(registry *) current; /* replaced by the writer thread, read by all */
+    int64_t (*now_ms)(void *context);
+    void *context;
+    arena batch; /* of one transaction */
+};
+
+struct service_reader {
+    store_reader *store;
+    arena scratch; /* of one job */
+};
+
+/* What a job wants of the feed. */
+typedef struct {
+    slice scope, cursor, device, tables;
+    int64_t limit;
+    bool wait;
+} pull_query;
+
+/* service_job.state */
+typedef struct {
+    slice scope; /* the effective one */
+    push_request push;
+    pull_query pull;
+    register_request reg;
+    schema declared; /* of a registration; table_count 0 = none */
+} job_state;
+
+int64_t service_now(const service *s);
+static inline const registry *service_registry(const service *s) {
+    return atomic_load_explicit(&s->current, memory_order_acquire);
+}
+/* Builds a registry of the store as it is and makes it the current one. */
+godwit_status service_reload(service *s, char *message) MUST_USE;
+
+/* Answers by status: 503 for what passes, 500 for what does not. */
+void service_fail(service_job *job, godwit_status status);
+/* Finishes an answer made of job->answer: 200, or 503 when memory ran out on the way. */
+void service_done(service_job *job);
+
+/* writer thread */
+void push_run(service *s, service_job **jobs, size_t count, service_commit_fn on_commit,
+              void *context);
+void register_run(service *s, service_job *job);
+
+/* One operation of a push, decided one way or another. */
+typedef enum {
+    OP_ANSWER_NONE,
+    OP_ANSWER_DECIDED,  /* now */
+    OP_ANSWER_RESENT,   /* its place in the stream was decided before */
+    OP_ANSWER_REPLAYED, /* its key was seen before */
+    OP_ANSWER_MISMATCH  /* its key was seen with other content */
+} op_answer_kind;
+typedef struct {
+    op_answer_kind kind;
+    const decide_result *result;
+    const decide_commit *commit;
+    const decide_ledger *ledger;
+    slice stored; /* REPLAYED: members of the result behind "status" */
+} op_answer;
+
+/* push_answer.c */
+void push_answer_write(service_job *job, const op_answer *answers, int64_t applied_seq,
+                       int64_t head, int64_t now_ms, bool open_end);
+/* The members of a result behind "status", as kept for a replay. */
+void push_answer_members(bytes *b, const wire_op *op, const decide_result *result,
+                         const decide_commit *commit);
+const char *push_answer_status(op_outcome outcome);
+void push_answer_error(bytes *b, op_code code, slice detail);
+/* "appliedSeq":4,"lastKey":".." for a problem about a stream; in the job's memory. */
+const char *push_stream_members(service_job *job, const decide_device *device);
+/* Answers a stream that may not go on. false for STREAM_OK. */
+bool push_refuse_stream(service_job *job, stream_verdict verdict, const decide_device *device);
+
+/* reader threads; the caller has begun the read */
+void pull_run(service *s, service_reader *r, service_job *job); /* changes and sync */
+void snapshot_run(service *s, service_reader *r, service_job *job);
+void conflicts_run(service *s, service_reader *r, service_job *job);
+void history_run(service *s, service_reader *r, service_job *job);
+/* {"$":0,"device":seq} or {"$":floor} where the store keeps no text. */
+void clock_write_plain(bytes *b, slice device, int64_t seq, int64_t floor);
+
+/* Which tables a request is about: names separated by commas, NULL sets for all. */
+typedef struct {
+    bool *wanted;   /* by schema_table.number; NULL = all */
+    bool conflicts; /* "_conflicts" is among them */
+    uint64_t hash;  /* of the sorted names, 0 = all */
+} table_filter;
+/* INVALID: a name that is not a table; *unknown says which. */
+godwit_status table_filter_parse(arena *a, const registry *reg, slice names, table_filter *out,
+                                 slice *unknown) MUST_USE;
+
+#endif

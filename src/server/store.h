@@ -1,0 +1,215 @@
+/* The storage contract of the server: domain verbs over batches, not another SQL interface.
+ *
+ * A store has one writing side (`store`, used by one thread at a time) and any number of reading
+ * sides
+ * (`store_reader`, one thread each). Every rule about what an operation means is in core/decide; a
+ * store only loads what decide needs, keeps what decide planned, and says which constraint refused.
+ * Two stores given the same calls must give the same answers.
+ *
+ *   store_begin
+ *     store_scope_load            locks the scope: this is the only lock
+ *     store_device_load, store_ledger_*, store_salts_load, store_rows_load
+ *     store_savepoint
+ *       decide_group, store_group_save ..          GODWIT_CONSTRAINT: *refusal says why
+ *     store_release | store_rollback_to
+ *     store_device_save, store_scope_save
+ *   store_commit | store_rollback
+ *
+ * All slices handed out live in the arena given, or until the next call where the comment says so.
+ */
+#ifndef SERVER_STORE_H
+#define SERVER_STORE_H
+
+#include "core/decide.h"
+
+typedef struct store store;
+typedef struct store_reader store_reader;
+/* What a store knows about the tables of one registry besides the registry itself. Immutable. */
+typedef struct store_tables store_tables;
+
+/* ---- life ---- */
+
+/* Opens or creates the store in `data_dir`. message: at least 512 bytes, receives the reason. */
+godwit_status store_open(const char *data_dir, store **out, char *message) MUST_USE;
+void store_close(store *st);
+/* Text about the last failure, without values. */
+const char *store_message(const store *st);
+
+/* ---- tables ---- */
+
+/* Creates the tables, indexes, triggers and views of an SQL text that are not there yet, and adds
+ * columns its tables gained. All its tables with a primary key become tracked. INVALID: message. */
+godwit_status store_schema_file(store *st, const char *path, char *message) MUST_USE;
+/* Creates or widens tables as a device declared them (semantics 13.7) inside the open transaction.
+ * INVALID: store_message names the table or column. */
+godwit_status store_schema_adopt(store *st, const schema *declared, bool *changed) MUST_USE;
+/* Reads the tracked tables as they are now: names, columns, keys, foreign keys; policies are left
+ * at their defaults. Everything in `a`. version grows with every change of the tables. */
+godwit_status store_schema_read(store *st, arena *a, schema *out) MUST_USE;
+/* Prepares for a registry; `all` and the result live in `a`. */
+godwit_status store_tables_build(store *st, arena *a, const schema *all,
+                                 store_tables **out) MUST_USE;
+/* The writing side works with these tables from now on. They must outlive the store. */
+godwit_status store_use(store *st, const store_tables *tables) MUST_USE;
+
+/* ---- transactions of the writing side ---- */
+
+godwit_status store_begin(store *st) MUST_USE;
+godwit_status
+store_commit(store *st) MUST_USE; /* failure: call store_rollback; the effect is unknown */
+void store_rollback(store *st);
+godwit_status store_savepoint(store *st) MUST_USE; /* nests */
+void store_rollback_to(store *st);                 /* undoes and closes the innermost savepoint */
+godwit_status store_release(store *st) MUST_USE;
+
+/* ---- load ---- */
+
+typedef struct {
+    bool exists;
+    int64_t head, horizon, ledger_floor;
+} store_scope;
+godwit_status store_scope_load(store *st, slice scope, store_scope *out) MUST_USE;
+/* NOT_FOUND when the device is not registered in the scope. */
+godwit_status store_device_load(store *st, arena *a, slice scope, slice device_id,
+                                decide_device *out) MUST_USE;
+/* Ledger rows of ops[i] by (scope, device, ops[i].seq); out[i].found says whether there was one. */
+godwit_status store_ledger_by_seq(store *st, arena *a, slice scope, slice device_id,
+                                  const wire_op *ops, size_t count, decide_ledger *out) MUST_USE;
+/* Ledger rows of ops[i] by (scope, lineage, lsn) whose key is equal. *any: whether one was found.
+ */
+godwit_status store_ledger_by_origin(store *st, arena *a, slice scope, const wire_op *ops,
+                                     size_t count, decide_ledger *out, bool *any) MUST_USE;
+/* Outcome of one decided operation; NOT_FOUND. */
+godwit_status store_outcome(store *st, slice scope, slice device_id, int64_t seq,
+                            op_outcome *outcome, op_code *code) MUST_USE;
+/* Salts of the commits named by `seqs` (sorted, distinct) that exist; *found of them in out. */
+godwit_status store_salts_load(store *st, slice scope, const int64_t *seqs, size_t count,
+                               decide_salt *out, size_t *found) MUST_USE;
+/* (Re)loads working rows. exact: also look for keys taken by another scope, which the fast way
+ * finds only as a constraint that fails at saving. */
+godwit_status store_rows_load(store *st, decide_context *c, decide_row *const *rows, size_t count,
+                              bool exact) MUST_USE;
+
+/* ---- save ---- */
+
+typedef struct {
+    slice scope, device_id, user_id; /* device_id may be empty: a caller without one */
+    bool stream;                     /* ledger rows are written */
+    int64_t now_ms;
+} store_author;
+/* Writes one decided group: typed rows, metadata, feed, ledger, conflicts. Sets columns_json of its
+ * changes and `result` of its results (without one yet) to what the database holds; row values are
+ * replaced by the stored ones. CONSTRAINT: *refusal is set (detail in the context's arena), the
+ * caller rolls back. */
+godwit_status store_group_save(store *st, decide_context *c, const store_author *author,
+                               const wire_op *ops, decide_commit *commit,
+                               decide_refusal *refusal) MUST_USE;
+/* pulled_seq: the position the device has reported, -1 = none. skips what did not change. */
+godwit_status store_device_save(store *st, slice scope, const decide_device *device,
+                                int64_t pulled_seq, int64_t now_ms, slice report) MUST_USE;
+godwit_status store_scope_save(store *st, slice scope, const store_scope *state,
+                               int64_t head) MUST_USE;
+godwit_status store_device_insert(store *st, slice scope, const decide_device *device, slice label,
+                                  int64_t now_ms) MUST_USE;
+
+/* Keys of callers without a stream. fingerprint: SHA-256 of the content. */
+typedef struct {
+    bool found;
+    uint8_t fingerprint[SHA256_BYTES];
+    slice response;
+} store_idem;
+godwit_status store_idem_find(store *st, arena *a, slice scope, slice key,
+                              store_idem *out) MUST_USE;
+godwit_status store_idem_add(store *st, slice scope, slice key,
+                             const uint8_t fingerprint[SHA256_BYTES], int64_t commit_seq,
+                             slice response, int64_t now_ms) MUST_USE;
+
+/* Moves log to database file and the like, for about budget_ms. */
+void store_tidy(store *st, int64_t budget_ms);
+
+/* ---- read ---- */
+
+godwit_status store_reader_open(store *st, store_reader **out) MUST_USE;
+void store_reader_close(store_reader *r);
+const char *store_reader_message(const store_reader *r);
+/* One consistent view from begin to end. */
+godwit_status store_read_begin(store_reader *r, const store_tables *tables) MUST_USE;
+void store_read_end(store_reader *r);
+godwit_status store_read_scope(store_reader *r, slice scope, store_scope *out) MUST_USE;
+/* Salt of a commit; NOT_FOUND. seq 0 is the beginning of every history and has salt 0. */
+godwit_status store_read_salt(store_reader *r, slice scope, int64_t seq, int64_t *salt) MUST_USE;
+godwit_status store_read_device(store_reader *r, arena *a, slice scope, slice device_id,
+                                decide_device *out) MUST_USE;
+
+/* The feed. Rows are borrowed until the next call of the same kind. */
+typedef struct {
+    int64_t seq, salt, at_ms, first_seq, last_seq;
+    slice device_id, user_id;
+    op_outcome outcome;
+} store_commit_row;
+typedef struct {
+    int64_t commit_seq, prev_seq;
+    slice table, id; /* table: the table's own name, or "_conflicts" */
+    bool is_delete, full;
+    slice columns; /* JSON object; empty for a delete */
+    slice clock;   /* JSON object; empty = the first write of (commit's device, clock_seq) */
+    int64_t clock_seq;
+} store_change_row;
+godwit_status store_feed_open(store_reader *r, slice scope, int64_t after_seq) MUST_USE;
+/* *row false at the end. */
+godwit_status store_feed_commit(store_reader *r, store_commit_row *out, bool *row) MUST_USE;
+/* Changes of commit `seq`, in order; skips those of earlier commits. */
+godwit_status store_feed_change(store_reader *r, int64_t seq, store_change_row *out,
+                                bool *row) MUST_USE;
+void store_feed_close(store_reader *r);
+
+/* Ledger of one commit of a stream, first..last, in order. */
+typedef struct {
+    int64_t seq, lsn, commit_seq;
+    slice lineage;
+    slice key; /* 32 bytes */
+    op_outcome outcome;
+    op_code code;
+    slice detail, conflicts;
+} store_ledger_row;
+godwit_status store_ledger_open(store_reader *r, slice scope, slice device_id, int64_t first,
+                                int64_t last) MUST_USE;
+godwit_status store_ledger_next(store_reader *r, store_ledger_row *out, bool *row) MUST_USE;
+void store_ledger_close(store_reader *r);
+
+/* Live rows of one table in a scope by key, after `after` (empty = from the beginning). */
+typedef struct {
+    slice id;
+    int64_t ver;
+    slice clock; /* JSON object; empty as in store_change_row, with: */
+    slice clock_device;
+    int64_t clock_seq;
+    const value *values; /* [column_count] */
+} store_live_row;
+godwit_status store_live_open(store_reader *r, slice scope, const schema_table *t,
+                              slice after) MUST_USE;
+godwit_status store_live_next(store_reader *r, store_live_row *out, bool *row) MUST_USE;
+void store_live_close(store_reader *r);
+/* The row as {"column":value,..} without the columns the server maintains for itself. */
+void store_row_json(const store_tables *tables, const schema_table *t, const value *values,
+                    bytes *b);
+
+/* Conflicts of a scope, newest first, before commit `before` (0 = newest). state empty = all. */
+typedef struct {
+    slice id, kind, policy, winner, state;
+    slice table, entity_id, device_id, op_key;
+    slice columns, base, theirs, ours, chosen; /* JSON; empty = null */
+    int64_t commit_seq, at_ms, resolved_commit;
+    slice resolved_by;
+} store_conflict_row;
+godwit_status store_conflicts_open(store_reader *r, slice scope, slice state,
+                                   int64_t before) MUST_USE;
+godwit_status store_conflicts_next(store_reader *r, store_conflict_row *out, bool *row) MUST_USE;
+void store_conflicts_close(store_reader *r);
+
+/* One change of a row's history: that of commit `seq`, or with seq 0 the newest. NOT_FOUND. */
+godwit_status store_history(store_reader *r, slice scope, const schema_table *t, slice id,
+                            int64_t seq, store_commit_row *commit,
+                            store_change_row *change) MUST_USE;
+
+#endif

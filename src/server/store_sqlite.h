@@ -1,0 +1,145 @@
+/* The SQLite store's inside, shared by its files only.
+ *
+ *   store_sqlite.c         the file: opening, schema steps, transactions, scope, device,
+ * idempotency keys store_sqlite_schema.c  making, widening and reading the typed tables
+ *   store_sqlite_tables.c  SQL of each typed table, prepared statements per connection
+ *   store_sqlite_load.c    ledger, salts, working rows
+ *   store_sqlite_typed.c   writing typed rows, what the database made of the values
+ *   store_sqlite_refs.c    foreign keys of the rows a group touched
+ *   store_sqlite_save.c    one decided group
+ *   store_sqlite_read.c    feed, ledger, live rows, conflicts, history */
+#ifndef SERVER_STORE_SQLITE_H
+#define SERVER_STORE_SQLITE_H
+
+#include "core/limits.h"
+#include "db/db.h"
+#include "server/store.h"
+
+typedef struct {
+    char affinity; /* 'T'ext 'I'nteger 'N'umeric 'R'eal 'B'lob, or none */
+    bool has_default;
+    slice json_key; /* "\"title\":" */
+} column_info;
+
+/* One enforced foreign key, seen from either end. */
+typedef struct {
+    const schema_fk *fk;
+    const schema_table *child;
+    const schema_table *parent; /* NULL = not a tracked table */
+    const int *parent_columns;  /* indexes into the parent's columns; NULL without parent */
+    bool by_key;                /* refers to the parent's whole key, one column */
+    const char *parent_sql;     /* key columns of the live parent by the referenced values */
+    const char *child_sql;      /* one live child by its referring values */
+    const char *detail;
+} fk_info;
+
+typedef struct {
+    const schema_table *table;
+    column_info *columns;
+    bool triggers; /* the application's own: read back after every write */
+    bool has_defaults;
+    bool referenced_outside_key; /* some foreign key refers to columns beside the key */
+    const char *select_sql, *insert_sql, *delete_sql;
+    fk_info *parents; /* this table as the child */
+    size_t parent_count;
+    fk_info **children; /* this table as the parent */
+    size_t child_count;
+} table_info;
+
+struct store_tables {
+    const schema *schema;
+    table_info *infos; /* by schema_table.number order: same order as schema->tables */
+};
+const table_info *tables_info(const store_tables *tables, const schema_table *t);
+/* By the table's own name; NULL. */
+const schema_table *tables_by_name(const store_tables *tables, slice name);
+
+#define UPDATE_SLOTS 8
+#define MASK_WORDS   5 /* bits for COLUMNS_MAX and the key's columns */
+typedef struct {
+    uint64_t mask[MASK_WORDS];
+    sqlite3_stmt *stmt;
+} update_slot;
+typedef struct {
+    sqlite3_stmt *select, *insert, *remove;
+    update_slot updates[UPDATE_SLOTS];
+    unsigned update_next;
+    sqlite3_stmt **parents, **children;
+} table_stmts;
+
+/* Prepared statements of one connection for one registry. */
+typedef struct {
+    const store_tables *tables;
+    table_stmts *stmts;
+} connection_tables;
+void connection_tables_drop(connection_tables *ct);
+godwit_status connection_tables_use(connection_tables *ct, const store_tables *tables) MUST_USE;
+/* Prepares once, then hands out again. */
+godwit_status stmt_once(db *d, sqlite3_stmt **slot, const char *sql) MUST_USE;
+
+enum {
+    HOT_ROW_LOAD,
+    HOT_ROW_LIVE,
+    HOT_ROW_INSERT,
+    HOT_ROW_UPDATE,
+    HOT_CHANGE,
+    HOT_OP,
+    HOT_COMMIT,
+    HOT_COMMIT_DEVICE,
+    HOT_LEDGER_SEQ,
+    HOT_COUNT
+};
+
+struct store {
+    db d;
+    char *path;
+    connection_tables tables;
+    sqlite3_stmt *hot[HOT_COUNT];
+    bytes json;           /* scratch */
+    bytes text;           /* scratch */
+    uint8_t entropy[512]; /* for salts */
+    size_t entropy_left;
+    const char *step_failed; /* what the last refused statement was doing, for messages */
+};
+
+/* On either side's connection (store_sqlite.c). */
+godwit_status sqlite_scope_load(db *d, slice scope, store_scope *out) MUST_USE;
+godwit_status sqlite_device_load(db *d, arena *a, slice scope, slice device_id,
+                                 decide_device *out) MUST_USE;
+#define COMMIT_DEVICE_SQL "SELECT device_id FROM godwit_commit WHERE scope = ?1 AND commit_seq = ?2"
+
+/* typed rows (store_sqlite_typed.c, store_sqlite_refs.c) */
+typedef struct old_reference { /* values other rows may refer to, before they were changed */
+    const fk_info *key;
+    const value *values; /* of the parent's row */
+    struct old_reference *next;
+} old_reference;
+typedef struct {
+    store *st;
+    old_reference *old;
+    decide_context *c;
+    const store_author *author;
+    decide_refusal *refusal;
+    int64_t commit_seq;
+    const char *now_text; /* RFC 3339 */
+} typed_writer;
+/* Brings the typed row in line with change->row. CONSTRAINT: refusal set. */
+godwit_status typed_write(typed_writer *w, decide_change *change) MUST_USE;
+/* Foreign keys of the rows a group touched, after all of them are written with their metadata. *at:
+ * the change that was looked at last. */
+godwit_status typed_check_references(typed_writer *w, decide_change *changes, size_t count,
+                                     size_t *at) MUST_USE;
+/* Binds the key columns of `id` at index.. ; texts are in `a`. */
+godwit_status typed_bind_key(db *d, arena *a, sqlite3_stmt *stmt, int index, const schema_table *t,
+                             slice id) MUST_USE;
+/* Reads the columns of a select_sql row, copied into `a` (a NULL: borrowed from the statement). */
+godwit_status typed_read_values(sqlite3_stmt *stmt, const schema_table *t, arena *a,
+                                value *out) MUST_USE;
+/* Prepares select_sql and steps to the row of `id`; the caller resets *stmt. */
+godwit_status typed_select(store *st, arena *a, const schema_table *t, slice id,
+                           sqlite3_stmt **stmt, bool *found) MUST_USE;
+
+/* Reads a column as text that must be copied to be kept; empty for NULL. */
+slice copied(arena *a, sqlite3_stmt *stmt, int column);
+
+#endif

@@ -1,0 +1,401 @@
+/* Reading sides of the SQLite store: each has its own connection, which can't write, and sees one
+ * state of the database from begin to end. Rows are borrowed from statements: nothing is copied on
+ * the way from the database to an answer. */
+#include "server/store_sqlite.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    READ_COMMITS,
+    READ_CHANGES,
+    READ_LEDGER,
+    READ_LIVE,
+    READ_DEVICE,
+    READ_CONFLICTS,
+    READ_HISTORY,
+    READ_COUNT
+};
+
+struct store_reader {
+    db d;
+    connection_tables tables;
+    sqlite3_stmt *stmts[READ_COUNT];
+    bool change_ready; /* the change statement stands on a row not handed out yet */
+    bool change_done;
+    const schema_table *live_table;
+    slice scope;      /* of the open feed or table; borrowed from the caller */
+    arena row_memory; /* of one live row */
+    value *values;
+    char author[DEVICE_ID_BYTES_MAX + 1]; /* device of the commit asked for last */
+    size_t author_len;
+    int64_t author_seq; /* 0 = none */
+};
+
+godwit_status store_reader_open(store *st, store_reader **out) {
+    *out = NULL;
+    store_reader *r = calloc(1, sizeof *r);
+    if (!r) {
+        return GODWIT_NOMEM;
+    }
+    arena_init(&r->row_memory, NULL, 0);
+    godwit_status status =
+        db_open(&r->d, st->path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, 5000);
+    if (status == GODWIT_OK) {
+        status = db_exec(&r->d, "PRAGMA query_only = ON; PRAGMA trusted_schema = OFF;"
+                                "PRAGMA cache_size = -8192; PRAGMA mmap_size = 0;");
+    }
+    if (status != GODWIT_OK) {
+        store_reader_close(r);
+        return status;
+    }
+    *out = r;
+    return GODWIT_OK;
+}
+
+void store_reader_close(store_reader *r) {
+    if (!r) {
+        return;
+    }
+    connection_tables_drop(&r->tables);
+    for (size_t i = 0; i < READ_COUNT; i++) {
+        sqlite3_finalize(r->stmts[i]);
+    }
+    arena_deinit(&r->row_memory);
+    db_close(&r->d);
+    free(r);
+}
+
+const char *store_reader_message(const store_reader *r) {
+    return r->d.message;
+}
+
+godwit_status store_read_begin(store_reader *r, const store_tables *tables) {
+    godwit_status status = connection_tables_use(&r->tables, tables);
+    r->author_seq = 0;
+    return status == GODWIT_OK ? db_begin_read(&r->d) : status;
+}
+
+void store_read_end(store_reader *r) {
+    for (size_t i = 0; i < READ_COUNT; i++) {
+        sqlite3_reset(r->stmts[i]);
+    }
+    if (r->d.depth > 0) {
+        db_rollback(&r->d);
+    }
+}
+
+godwit_status store_read_scope(store_reader *r, slice scope, store_scope *out) {
+    return sqlite_scope_load(&r->d, scope, out);
+}
+
+godwit_status store_read_salt(store_reader *r, slice scope, int64_t seq, int64_t *salt) {
+    *salt = 0;
+    return seq == 0 ? GODWIT_OK
+                    : db_int(&r->d, salt,
+                             "SELECT salt FROM godwit_commit WHERE scope = ?1 AND commit_seq = ?2",
+                             "si", scope, seq);
+}
+
+godwit_status store_read_device(store_reader *r, arena *a, slice scope, slice device_id,
+                                decide_device *out) {
+    return sqlite_device_load(&r->d, a, scope, device_id, out);
+}
+
+/* Binds texts and numbers from index 1 on: 's', 'i'. */
+static godwit_status open_statement(store_reader *r, int which, const char *sql, const char *types,
+                                    ...) {
+    godwit_status status = stmt_once(&r->d, &r->stmts[which], sql);
+    va_list args;
+    va_start(args, types);
+    if (status == GODWIT_OK) {
+        sqlite3_reset(r->stmts[which]);
+    }
+    for (int i = 0; status == GODWIT_OK && types[i]; i++) {
+        status = types[i] == 's'
+                     ? db_bind_slice(&r->d, r->stmts[which], i + 1, va_arg(args, slice))
+                     : db_bind_int(&r->d, r->stmts[which], i + 1, va_arg(args, int64_t));
+    }
+    va_end(args);
+    return status;
+}
+
+/* ---- feed ---- */
+
+#define COMMIT_COLUMNS                                                                             \
+    "c.commit_seq, c.salt, c.committed_at, c.first_seq, c.last_seq, c.device_id, c.user_id, "      \
+    "c.outcome"
+#define CHANGE_COLUMNS                                                                             \
+    "h.commit_seq, h.prev_seq, h.tbl, h.pk, h.kind, h.full_row, h.clock_seq, h.vclock, h.cols"
+
+static godwit_status read_commit(sqlite3_stmt *stmt, int from, store_commit_row *out) {
+    *out = (store_commit_row){.seq = sqlite3_column_int64(stmt, from),
+                              .salt = sqlite3_column_int64(stmt, from + 1),
+                              .at_ms = sqlite3_column_int64(stmt, from + 2),
+                              .first_seq = sqlite3_column_int64(stmt, from + 3),
+                              .last_seq = sqlite3_column_int64(stmt, from + 4),
+                              .device_id = db_column_slice(stmt, from + 5),
+                              .user_id = db_column_slice(stmt, from + 6)};
+    return op_outcome_parse(db_column_slice(stmt, from + 7), &out->outcome) ? GODWIT_OK
+                                                                            : GODWIT_CORRUPT;
+}
+
+static void read_change(sqlite3_stmt *stmt, int from, store_change_row *out) {
+    slice kind = db_column_slice(stmt, from + 4);
+    *out = (store_change_row){.commit_seq = sqlite3_column_int64(stmt, from),
+                              .prev_seq = sqlite3_column_int64(stmt, from + 1),
+                              .table = db_column_slice(stmt, from + 2),
+                              .id = db_column_slice(stmt, from + 3),
+                              .is_delete = kind.len == 1 && kind.ptr[0] == 'D',
+                              .full = sqlite3_column_int(stmt, from + 5) != 0,
+                              .clock_seq = sqlite3_column_int64(stmt, from + 6),
+                              .clock = db_column_slice(stmt, from + 7),
+                              .columns = db_column_slice(stmt, from + 8)};
+}
+
+godwit_status store_feed_open(store_reader *r, slice scope, int64_t after_seq) {
+    r->change_ready = false;
+    r->change_done = false;
+    godwit_status status =
+        open_statement(r, READ_COMMITS,
+                       "SELECT " COMMIT_COLUMNS " FROM godwit_commit c WHERE c.scope = ?1"
+                       " AND c.commit_seq > ?2 ORDER BY c.commit_seq",
+                       "si", scope, after_seq);
+    if (status == GODWIT_OK) {
+        status = open_statement(r, READ_CHANGES,
+                                "SELECT " CHANGE_COLUMNS " FROM godwit_change h WHERE h.scope = ?1"
+                                " AND h.commit_seq > ?2 ORDER BY h.commit_seq, h.idx",
+                                "si", scope, after_seq);
+    }
+    return status;
+}
+
+godwit_status store_feed_commit(store_reader *r, store_commit_row *out, bool *row) {
+    godwit_status status = db_step(&r->d, r->stmts[READ_COMMITS], row);
+    return status == GODWIT_OK && *row ? read_commit(r->stmts[READ_COMMITS], 0, out) : status;
+}
+
+godwit_status store_feed_change(store_reader *r, int64_t seq, store_change_row *out, bool *row) {
+    sqlite3_stmt *stmt = r->stmts[READ_CHANGES];
+    godwit_status status = GODWIT_OK;
+    *row = false;
+    while (!r->change_done) {
+        if (!r->change_ready) {
+            bool more = false;
+            status = db_step(&r->d, stmt, &more);
+            if (status != GODWIT_OK || !more) {
+                r->change_done = true;
+                return status;
+            }
+            r->change_ready = true;
+        }
+        int64_t at = sqlite3_column_int64(stmt, 0);
+        if (at > seq) {
+            return GODWIT_OK; /* kept for the next commit */
+        }
+        r->change_ready = false;
+        if (at == seq) {
+            read_change(stmt, 0, out);
+            *row = true;
+            return GODWIT_OK;
+        }
+    }
+    return status;
+}
+
+void store_feed_close(store_reader *r) {
+    sqlite3_reset(r->stmts[READ_COMMITS]);
+    sqlite3_reset(r->stmts[READ_CHANGES]);
+}
+
+/* ---- ledger ---- */
+
+godwit_status store_ledger_open(store_reader *r, slice scope, slice device_id, int64_t first,
+                                int64_t last) {
+    return open_statement(
+        r, READ_LEDGER,
+        "SELECT seq, lsn, commit_seq, lineage, op_key, outcome, code, detail, conflicts"
+        " FROM godwit_op WHERE scope = ?1 AND device_id = ?2"
+        " AND seq BETWEEN ?3 AND ?4 ORDER BY seq",
+        "ssii", scope, device_id, first, last);
+}
+
+godwit_status store_ledger_next(store_reader *r, store_ledger_row *out, bool *row) {
+    sqlite3_stmt *stmt = r->stmts[READ_LEDGER];
+    godwit_status status = db_step(&r->d, stmt, row);
+    if (status != GODWIT_OK || !*row) {
+        return status;
+    }
+    *out = (store_ledger_row){.seq = sqlite3_column_int64(stmt, 0),
+                              .lsn = sqlite3_column_int64(stmt, 1),
+                              .commit_seq = sqlite3_column_int64(stmt, 2),
+                              .lineage = db_column_slice(stmt, 3),
+                              .key = db_column_slice(stmt, 4),
+                              .detail = db_column_slice(stmt, 7),
+                              .conflicts = db_column_slice(stmt, 8)};
+    (void)op_code_parse(db_column_slice(stmt, 6), &out->code);
+    bool sound =
+        out->key.len == SHA256_BYTES && op_outcome_parse(db_column_slice(stmt, 5), &out->outcome);
+    return sound ? GODWIT_OK : GODWIT_CORRUPT;
+}
+
+void store_ledger_close(store_reader *r) {
+    sqlite3_reset(r->stmts[READ_LEDGER]);
+}
+
+/* ---- live rows ---- */
+
+godwit_status store_live_open(store_reader *r, slice scope, const schema_table *t, slice after) {
+    arena_reset(&r->row_memory);
+    r->author_seq = 0;
+    r->live_table = t;
+    r->scope = scope;
+    return open_statement(
+        r, READ_LIVE,
+        "SELECT pk, ver, created_ver, created_seq, vclock FROM godwit_row"
+        " WHERE scope = ?1 AND tbl = ?2 AND pk > ?3 AND del_ver IS NULL ORDER BY pk",
+        "sss", scope, t->name, after.ptr ? after : SLICE(""));
+}
+
+/* Device of the commit that made a row: bulk creates come in runs of one commit. */
+static godwit_status author_of(store_reader *r, int64_t commit_seq) {
+    if (r->author_seq == commit_seq) {
+        return GODWIT_OK;
+    }
+    bool row = false;
+    godwit_status status =
+        open_statement(r, READ_DEVICE, COMMIT_DEVICE_SQL, "si", r->scope, commit_seq);
+    sqlite3_stmt *stmt = r->stmts[READ_DEVICE];
+    if (status == GODWIT_OK) {
+        status = db_step(&r->d, stmt, &row);
+    }
+    slice device = row ? db_column_slice(stmt, 0) : (slice){0};
+    r->author_len = device.len <= DEVICE_ID_BYTES_MAX ? device.len : 0;
+    if (r->author_len) {
+        memcpy(r->author, device.ptr, r->author_len);
+    }
+    r->author_seq = commit_seq;
+    sqlite3_reset(stmt);
+    return status;
+}
+
+static godwit_status live_values(store_reader *r, slice id, store_live_row *out, bool *found) {
+    const schema_table *t = r->live_table;
+    const table_info *info = tables_info(r->tables.tables, t);
+    table_stmts *s = &r->tables.stmts[info - r->tables.tables->infos];
+    arena_reset(&r->row_memory);
+    value *values = ARENA_ARRAY(&r->row_memory, value, t->column_count);
+    godwit_status status = values ? stmt_once(&r->d, &s->select, info->select_sql) : GODWIT_NOMEM;
+    if (status == GODWIT_OK) {
+        sqlite3_reset(s->select);
+        status = typed_bind_key(&r->d, &r->row_memory, s->select, 1, t, id);
+    }
+    if (status == GODWIT_OK) {
+        status = db_step(&r->d, s->select, found);
+    }
+    if (status == GODWIT_OK && *found) {
+        status = typed_read_values(s->select, t, NULL, values);
+    }
+    out->values = values;
+    return status;
+}
+
+godwit_status store_live_next(store_reader *r, store_live_row *out, bool *row) {
+    sqlite3_stmt *stmt = r->stmts[READ_LIVE];
+    godwit_status status = GODWIT_OK;
+    bool found = false;
+    while (status == GODWIT_OK && !found) {
+        status = db_step(&r->d, stmt, row);
+        if (status != GODWIT_OK || !*row) {
+            return status;
+        }
+        *out = (store_live_row){.id = db_column_slice(stmt, 0),
+                                .ver = sqlite3_column_int64(stmt, 1),
+                                .clock = db_column_slice(stmt, 4)};
+        if (!out->clock.ptr) {
+            out->clock_seq = sqlite3_column_int64(stmt, 3);
+            int64_t created = sqlite3_column_int64(stmt, 2);
+            status = out->clock_seq > 0 ? author_of(r, created) : GODWIT_OK;
+            out->clock_device = (slice){r->author, out->clock_seq > 0 ? r->author_len : 0};
+        }
+        if (status == GODWIT_OK) {
+            status = live_values(r, out->id, out, &found); /* gone by other hands: skipped */
+        }
+    }
+    return status;
+}
+
+void store_live_close(store_reader *r) {
+    sqlite3_reset(r->stmts[READ_LIVE]);
+    if (r->live_table) {
+        const table_info *info = tables_info(r->tables.tables, r->live_table);
+        sqlite3_reset(r->tables.stmts[info - r->tables.tables->infos].select);
+    }
+    r->live_table = NULL;
+}
+
+/* ---- conflicts and history ---- */
+
+godwit_status store_conflicts_open(store_reader *r, slice scope, slice state, int64_t before) {
+    return open_statement(
+        r, READ_CONFLICTS,
+        "SELECT conflict_id, kind, policy, winner, state, tbl, pk, device_id, op_key,"
+        " cols, base, theirs, ours, chosen, commit_seq, at, resolved_commit, resolved_by"
+        " FROM godwit_conflict WHERE scope = ?1 AND (?2 = '' OR state = ?2)"
+        " AND commit_seq < ?3 ORDER BY commit_seq DESC, length(conflict_id), conflict_id",
+        "ssi", scope, state.ptr ? state : SLICE(""), before > 0 ? before : INT64_MAX);
+}
+
+godwit_status store_conflicts_next(store_reader *r, store_conflict_row *out, bool *row) {
+    sqlite3_stmt *stmt = r->stmts[READ_CONFLICTS];
+    godwit_status status = db_step(&r->d, stmt, row);
+    if (status != GODWIT_OK || !*row) {
+        return status;
+    }
+    slice *const texts[] = {&out->id,     &out->kind,    &out->policy,    &out->winner,
+                            &out->state,  &out->table,   &out->entity_id, &out->device_id,
+                            &out->op_key, &out->columns, &out->base,      &out->theirs,
+                            &out->ours,   &out->chosen};
+    for (size_t i = 0; i < COUNT_OF(texts); i++) {
+        *texts[i] = db_column_slice(stmt, (int)i);
+    }
+    out->commit_seq = sqlite3_column_int64(stmt, 14);
+    out->at_ms = sqlite3_column_int64(stmt, 15);
+    out->resolved_commit = sqlite3_column_int64(stmt, 16);
+    out->resolved_by = db_column_slice(stmt, 17);
+    return GODWIT_OK;
+}
+
+void store_conflicts_close(store_reader *r) {
+    sqlite3_reset(r->stmts[READ_CONFLICTS]);
+}
+
+godwit_status store_history(store_reader *r, slice scope, const schema_table *t, slice id,
+                            int64_t seq, store_commit_row *commit, store_change_row *change) {
+    bool row = false;
+    godwit_status status = GODWIT_OK;
+    if (seq == 0) {
+        status = db_int(&r->d, &seq,
+                        "SELECT ver FROM godwit_row WHERE scope = ?1 AND tbl = ?2 AND pk = ?3",
+                        "sss", scope, t->name, id);
+    }
+    if (status == GODWIT_OK) {
+        status =
+            open_statement(r, READ_HISTORY,
+                           "SELECT " COMMIT_COLUMNS ", " CHANGE_COLUMNS
+                           " FROM godwit_change h JOIN godwit_commit c USING (scope, commit_seq)"
+                           " WHERE h.scope = ?1 AND h.commit_seq = ?2 AND h.tbl = ?3 AND h.pk = ?4",
+                           "siss", scope, seq, t->name, id);
+    }
+    if (status == GODWIT_OK) {
+        status = db_step(&r->d, r->stmts[READ_HISTORY], &row);
+    }
+    if (status == GODWIT_OK && !row) {
+        status = GODWIT_NOT_FOUND;
+    }
+    if (status == GODWIT_OK) {
+        status = read_commit(r->stmts[READ_HISTORY], 0, commit);
+        read_change(r->stmts[READ_HISTORY], 8, change);
+    }
+    return status;
+}
