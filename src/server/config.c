@@ -157,8 +157,9 @@ static bool parse_listen(const char *text, config *out) {
     }
     memcpy(out->host, host, len);
     out->host[len] = 0;
-    out->loopback = strcmp(out->host, "localhost") == 0 || strcmp(out->host, "::1") == 0 ||
-                    strncmp(out->host, "127.", 4) == 0;
+    out->loopback =
+        strcmp(out->host, "localhost") == 0 || strcmp(out->host, "::1") == 0 ||
+        (strncmp(out->host, "127.", 4) == 0 && out->host[strspn(out->host, "0123456789.")] == 0);
     return true;
 }
 

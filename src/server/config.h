@@ -37,7 +37,7 @@ typedef struct {
 
 typedef struct {
     char host[256];
-    char port[8];
+    char port[16];
     bool loopback; /* the host is this machine alone */
     const char *data;
     const char *schema;      /* NULL = none */
