@@ -28,6 +28,9 @@ typedef struct {
     size_t count;
     int64_t schema_cookie;   /* PRAGMA schema_version at load */
     int64_t registry_version;/* godwit_meta 'registry_version' at load */
+    schema_table *declared;  /* shapes of the active tables, for client_declaration */
+    size_t declared_count;
+    bool loaded;
     arena memory;
 } client_registry;
 
@@ -79,7 +82,7 @@ godwit_status group_current(godwit *g, int64_t *first) MUST_USE;
 godwit_status client_registry_refresh(godwit *g) MUST_USE;
 const client_table *client_table_by_number(const godwit *g, int64_t tbl);
 const client_table *client_table_by_entity(const godwit *g, slice entity);
-/* The declaration of all active tables, for POST /v1/devices. */
+/* The declaration of all active tables, for POST /v1/devices. Borrowed until the next call. */
 void client_declaration(const godwit *g, schema *out);
 
 /* capture.c: SQL text of the triggers of one table. Where a table has a scope column, an update stores that
