@@ -80,18 +80,10 @@ static int column_limit(int row) {
 /* ---- the rows as the bookkeeping sees them ---- */
 
 static int plain(const value *v) {
-    switch ((value_type)v->type) {
-    case VALUE_INT:
+    if (v->type == VALUE_INT) {
         return (int)v->u.i;
-    case VALUE_TEXT:
-        return v->u.s.ptr[1] - '0'; /* "p0" */
-    case VALUE_NULL:
-    case VALUE_REAL:
-    case VALUE_BLOB:
-    case VALUE_SPECIAL:
-        break;
     }
-    return NONE;
+    return v->type == VALUE_TEXT ? v->u.s.ptr[1] - '0' : NONE; /* "p0" */
 }
 
 static void take_images(const world *w, image out[ROWS]) {
@@ -185,8 +177,12 @@ static wire_op make_op(world *w, const replica *d, const intent *in) {
     op.wall_ms = KIT_NOW + d->wall_offset + (int64_t)w->keys;
     memset(op.key, 0, sizeof op.key);
     memcpy(op.key, &in->key, sizeof in->key);
-    if (below(w, 40) == 0) { /* now and then one that is refused for itself */
-        op.kind = below(w, 2) ? OP_VOID : OP_NONE;
+    static const op_kind odd[] = {OP_VOID, OP_NONE,
+                                  OP_UPDATE}; /* refused early, or in the middle */
+    int64_t pick = below(w, 60);
+    if (pick < 3) {
+        op.kind = odd[pick];
+        op.entity_id = SLICE("nowhere");
     }
     return op;
 }
