@@ -120,3 +120,16 @@ def test_every_setting_is_documented():
     assert len(keys) > 15
     for key in keys:
         assert f"`{key}`" in text or f"`GODWIT_{key.upper()}`" in text, key
+
+
+def test_every_problem_is_documented():
+    found = set()
+    for name in sorted(os.listdir(os.path.join(ROOT, "src/server"))):
+        if name.endswith(".c"):
+            with open(os.path.join(ROOT, "src/server", name), encoding="utf-8") as stream:
+                found |= set(re.findall(r'\b[45]\d\d,\s*"([a-z]+(?:-[a-z]+)*)"', stream.read()))
+    with open(os.path.join(ROOT, "docs/protocol.md"), encoding="utf-8") as stream:
+        text = stream.read()
+    assert len(found) > 10
+    for name in sorted(found):
+        assert f"`{name}`" in text, name
