@@ -110,6 +110,22 @@ static int check_tracked(const char *path) {
     return code;
 }
 
+/* The file, if it is there, and the folder it is in. */
+static bool writable(const char *path) {
+    char folder[4096];
+    const char *slash = strrchr(path, '/');
+    size_t len = slash ? (size_t)(slash - path) : 0;
+    if (len >= sizeof folder) {
+        return true;
+    }
+    snprintf(folder, sizeof folder, "%.*s", (int)len, path);
+    return access(len     ? folder
+                  : slash ? "/"
+                          : ".",
+                  W_OK) == 0 &&
+           (access(path, F_OK) != 0 || access(path, W_OK) == 0);
+}
+
 int cli_open(const char *path, cli_open_mode mode, const godwit_host *host, godwit **out) {
     godwit_options options = {0};
     if (host) {
@@ -124,6 +140,9 @@ int cli_open(const char *path, cli_open_mode mode, const godwit_host *host, godw
         return code;
     }
     godwit_status status = godwit_open(path, &options, out);
+    if (status == GODWIT_IO && !writable(path)) {
+        status = GODWIT_READONLY; /* SQLite can't open a WAL database without its -shm file */
+    }
     if (status != GODWIT_OK) {
         return explain(path, "opening", status, godwit_status_text(status));
     }

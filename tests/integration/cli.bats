@@ -1,6 +1,8 @@
 #!/usr/bin/env bats
 # The command line from outside: help, exit codes, hints, JSON, and what it says when things are wrong.
 
+bats_require_minimum_version 1.5.0
+
 setup() {
     root="$(cd "$BATS_TEST_DIRNAME/../.." && pwd)"
     export PATH="${GODWIT_CLI_BUILD:-${GODWIT_BUILD:-$root/build}}:$PATH"
