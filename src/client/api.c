@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/group.h"
 #include "client/track.h"
 #include "core/limits.h"
 
@@ -237,6 +238,24 @@ void godwit_close(godwit *g) {
     }
     godwit_allocator allocator = *g->allocator; /* lives in the block it frees */
     mem_free(&allocator, g);
+}
+
+void client_abandon(godwit *g) {
+    if (g) {
+        g->db.handle = NULL; /* client_leave has given every statement back */
+        godwit_close(g);
+    }
+}
+
+void client_arrive(struct sqlite3 *connection) {
+    godwit g = {0};
+    g.allocator = &g.options.host.allocator;
+    db_attach(&g.db, connection);
+    (void)group_place(connection);
+    if (durable_check(&g) != GODWIT_OK) {
+        g.message[0] = '\0';
+    }
+    db_close(&g.db);
 }
 
 /* ---- Settings ---- */

@@ -10,6 +10,12 @@ godwit_status client_create(struct sqlite3 *connection, const char *path,
                             const godwit_options *options, char *message, size_t message_bytes,
                             godwit **out) MUST_USE;
 
+/* api.c: puts the group marker on a connection and raises its durability, without a handle.
+ * Failures are left for the first call to report. */
+void client_arrive(struct sqlite3 *connection);
+/* api.c: godwit_close for a connection that is being destroyed: runs no SQL. NULL is fine. */
+void client_abandon(godwit *g);
+
 /* How a table is tracked; zero = default. Lives in the arena it was read into. */
 typedef struct {
     slice entity;       /* empty = the table's name */
