@@ -162,6 +162,16 @@ static void hash_int(sha256 *h, int64_t v) {
 }
 
 static void hash_digest(sha256 *h, slice content) {
+    /* Every create has an empty base and every delete an empty payload: half of all digests are
+     * this. */
+    static const uint8_t of_empty_object[SHA256_BYTES] = {
+        0x44, 0x13, 0x6f, 0xa3, 0x55, 0xb3, 0x67, 0x8a, 0x11, 0x46, 0xad,
+        0x16, 0xf7, 0xe8, 0x64, 0x9e, 0x94, 0xfb, 0x4f, 0xc2, 0x1f, 0xe7,
+        0x7e, 0x83, 0x10, 0xc0, 0x60, 0xf6, 0x1c, 0xaa, 0xff, 0x8a};
+    if (slice_is(content, "{}")) {
+        hash_field(h, of_empty_object, sizeof(of_empty_object));
+        return;
+    }
     uint8_t digest[SHA256_BYTES];
     sha256_of(content.ptr, content.len, digest);
     hash_field(h, digest, sizeof(digest));

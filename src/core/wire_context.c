@@ -69,6 +69,18 @@ bool wire_body(wire_context *c, slice body, size_t max_bytes, const json **out) 
     return json_is(*out, JSON_OBJECT) ? true : wire_invalid(c, "the body must be an object");
 }
 
+/* Members mostly come in the order of `names`, so the search goes round from the one after the last
+ * found. `count` when there is none. */
+static size_t find_name(const char *const *names, size_t count, size_t from, slice name) {
+    for (size_t tried = 0; tried < count; tried++) {
+        size_t at = from + tried < count ? from + tried : from + tried - count;
+        if (slice_is(name, names[at])) {
+            return at;
+        }
+    }
+    return count;
+}
+
 bool wire_members(wire_context *c, const json *object, const char *where, const char *const *names,
                   size_t count, const json **out) {
     ASSERT(json_is(object, JSON_OBJECT));
@@ -76,17 +88,16 @@ bool wire_members(wire_context *c, const json *object, const char *where, const 
         out[i] = NULL;
     }
     const json *key = json_first(object);
+    size_t next = 0;
     for (uint32_t i = 0; i < object->count; i++, key = json_after(key + 1)) {
-        size_t at = 0;
-        while (at < count && !slice_is(key->u.s, names[at])) {
-            at++;
-        }
+        size_t at = find_name(names, count, next, key->u.s);
         if (at == count) {
             bool plain = id_name_valid(key->u.s) && key->u.s.len <= 64;
             return wire_invalid(c, "unknown field %s" SLICE_FMT, where,
                                 SLICE_ARG(plain ? key->u.s : SLICE("(its name can't be shown)")));
         }
         out[at] = json_is(key + 1, JSON_NULL) ? NULL : key + 1;
+        next = at + 1;
     }
     return true;
 }

@@ -54,8 +54,8 @@ enum {
     F_CTX,
     F_PAYLOAD,
     F_BASE,
-    F_WALL,
     F_NONCE,
+    F_WALL,
     F_DEPENDS,
     F_ORIGIN,
     F_REASON,
@@ -63,7 +63,7 @@ enum {
 };
 static const char *const stream_fields[F_COUNT] = {
     "id",        "operation", "entityType", "entityId", "sequenceNumber", "idempotencyKey",
-    "group",     "ctx",       "payload",    "base",     "wallMs",         "nonce",
+    "group",     "ctx",       "payload",    "base",     "nonce",          "wallMs",
     "dependsOn", "origin",    "reason",
 };
 
