@@ -54,7 +54,7 @@ static const char *const steps[] = {
     " lineage TEXT NOT NULL, lsn INTEGER NOT NULL, op_key BLOB NOT NULL, commit_seq INTEGER NOT "
     "NULL,"
     " outcome TEXT NOT NULL, code TEXT, received_at INTEGER NOT NULL, detail TEXT, conflicts TEXT,"
-    " result TEXT, PRIMARY KEY (scope, device_id, seq)) WITHOUT ROWID;"
+    " result, PRIMARY KEY (scope, device_id, seq)) WITHOUT ROWID;"
     "CREATE INDEX godwit_op_origin ON godwit_op(scope, lineage, lsn);"
     "CREATE TABLE godwit_conflict(scope TEXT NOT NULL, conflict_id TEXT NOT NULL,"
     " commit_seq INTEGER NOT NULL, tbl TEXT NOT NULL, pk TEXT NOT NULL, kind TEXT NOT NULL,"
