@@ -30,7 +30,8 @@ typedef struct {
     int server_port, proxy_port;
     pid_t server, proxy;
     int proxy_control;
-    int64_t made; /* changes of rows the demo committed, counted by itself */
+    int64_t made;    /* changes of rows the demo committed, counted by itself */
+    int64_t doubled; /* changes in the server's feed beyond those made, where it was tempted */
     int checks, failed;
     char why[512]; /* last reason something could not be done */
 } demo_world;

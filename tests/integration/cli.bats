@@ -330,7 +330,7 @@ verbs="serve token init track untrack sync status queue conflicts history doctor
     sqlite3 ana.db "INSERT INTO pins VALUES ('p-1', 'Well', 47.37)"
     run --separate-stderr godwit sync ana.db --json
     [ "$status" -eq 0 ]
-    [ "$(json 'v["sent"], v["applied"], v["pending"]')" = "(1, 1, 0)" ]
+    [ "$(json 'v["sent"], v["applied"], v["pending"]')" = "1 1 0" ]
     godwit sync ben.db
     [ "$(sqlite3 ben.db "SELECT title FROM pins")" = Well ]
 
