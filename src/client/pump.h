@@ -1,0 +1,87 @@
+/* Insides of syncing: pump.c (the pass over scopes and rounds), request.c (what to send), answer.c
+ * (what came back), lease.c (one syncing process at a time), token.c (who we are), sync.c (the
+ * public calls). */
+#ifndef CLIENT_PUMP_H
+#define CLIENT_PUMP_H
+
+#include "client/bootstrap.h"
+#include "transport/transport.h"
+
+#define REQUEST_TIMEOUT_MS     30000
+#define SNAPSHOT_FIRST_COMMITS 10000 /* a new replica this far behind starts from a snapshot */
+#define SEAL_PORTION           20000 /* operations sealed per transaction */
+
+typedef enum { PUMP_REQUEST, PUMP_WAIT, PUMP_DONE } pump_kind;
+
+typedef struct {
+    round_phase phase; /* ROUND_IDLE = nothing is out */
+    int64_t id;
+    const char *method;
+    bytes path, body;
+    slice scope;
+    bytes cursor;                /* cursor or snapshot token it was asked with */
+    int64_t first_seq, last_seq; /* operations it carries; 0 = none */
+    char declaration[65];        /* registration: hash of what is declared */
+} pump_request;
+
+typedef struct pump {
+    arena memory; /* of the pass: scopes */
+    slice *scopes;
+    size_t scope_count, scope_at;
+    bool active; /* a pass is under way */
+    round_state round;
+    godwit_status failure; /* first scope that stopped, and why */
+    char reason[512];
+    pump_request request;
+    int64_t last_id;
+    int64_t wait_until_ms; /* wall; 0 = none */
+    int64_t lease_until;   /* as stored: the proof that the lease is ours; 0 = not held */
+    bool lease_started;    /* capture of the process's start time has been tried */
+    int64_t process_start;
+    transport *transport;
+    bytes json; /* what godwit_next gave out */
+    godwit_sync_report report;
+} pump;
+
+godwit_status pump_of(godwit *g, pump **out) MUST_USE;
+/* What to do next. PUMP_REQUEST: p->request is to be performed, then pump_answer. PUMP_WAIT: the
+ * pass is over, *status says what failed, p->wait_until_ms until when to wait. PUMP_DONE: *status
+ * of the pass. */
+pump_kind pump_step(godwit *g, pump *p, godwit_status *status);
+/* Takes the answer to p->request. */
+godwit_status pump_answer(godwit *g, pump *p, const godwit_http_answer *answer) MUST_USE;
+void pump_abandon(godwit *g, pump *p); /* the pass, not the queue */
+
+/* ---- request.c ---- */
+godwit_status request_register(godwit *g, pump *p) MUST_USE;
+godwit_status request_sync(godwit *g, pump *p, int max_ops) MUST_USE;
+godwit_status request_snapshot(godwit *g, pump *p) MUST_USE;
+/* The identity of a scope, made when there is none. */
+godwit_status request_identity(godwit *g, arena *a, slice scope, slice *device_id) MUST_USE;
+/* Hash of what would be registered. */
+godwit_status request_declaration(godwit *g, slice scope, char hex[65], bytes *text) MUST_USE;
+/* First operation the server has not decided; lsn INT64_MAX = none. */
+godwit_status request_first_lsn(godwit *g, slice scope, int64_t *lsn) MUST_USE;
+
+/* ---- answer.c ---- */
+/* Settles a 2xx answer. INVALID: it can't be understood. *kind: part of it was refused. */
+godwit_status answer_take(godwit *g, pump *p, slice body, bool *more,
+                          round_problem *problem) MUST_USE;
+/* Stores what failed and until when to wait. */
+godwit_status answer_blame(godwit *g, pump *p, int http, slice type, slice detail,
+                           bool counts) MUST_USE;
+
+/* ---- quarantine.c ---- */
+/* Gives up the first group that waits to be sent: it keeps its place as voids. */
+godwit_status quarantine_first(godwit *g, slice scope) MUST_USE;
+
+/* ---- lease.c ---- */
+/* BUSY: another handle, here or in another process, is syncing. Held until `until_ms` at most. */
+godwit_status lease_take(godwit *g, pump *p, int64_t until_ms) MUST_USE;
+void lease_release(godwit *g, pump *p);
+
+/* ---- token.c ---- */
+/* The bearer token, from the settings or read anew from its file. ptr NULL = none is set. */
+godwit_status token_read(godwit *g, arena *a, slice *out) MUST_USE;
+
+#endif
