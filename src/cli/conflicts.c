@@ -130,7 +130,8 @@ int cli_conflicts(int argc, char **argv) {
     }
     /* with --url there is no APP.db: leave its place empty, so that the rest stands where it does
      */
-    char *shifted[] = {argv[0], NULL, count > 0 ? argv[1] : NULL, count > 1 ? argv[2] : NULL};
+    char nothing[] = "";
+    char *shifted[] = {argv[0], nothing, count > 0 ? argv[1] : NULL, count > 1 ? argv[2] : NULL};
     char **words = r.url ? shifted : argv;
     count += r.url != NULL;
     if (count < 1 || count > 3) {
