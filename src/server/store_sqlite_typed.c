@@ -339,11 +339,23 @@ static godwit_status delete_row(typed_writer *w, const table_info *info, table_s
     return status == GODWIT_OK ? write_step(w, s->remove) : status;
 }
 
+/* Who wrote the columns of this change. */
+static merge_meta cause_of(const typed_writer *w, const decide_change *change) {
+    const merge_row *r = &change->row->row;
+    for (size_t i = 0; i < change->row->table->column_count; i++) {
+        if (change->columns[i] && r->meta[i].ver == w->commit_seq) {
+            return r->meta[i];
+        }
+    }
+    return (merge_meta){.ver = w->commit_seq, .at_ms = w->c->now_ms};
+}
+
 /* Takes over what the database made of the row. */
 static godwit_status take_stored(typed_writer *w, const table_info *info, decide_change *change) {
     const schema_table *t = info->table;
     arena *a = w->c->a;
     merge_row *r = &change->row->row;
+    const merge_meta cause = cause_of(w, change);
     sqlite3_stmt *stmt = NULL;
     bool found = false;
     value *stored = ARENA_ARRAY(a, value, t->column_count);
@@ -360,8 +372,8 @@ static godwit_status take_stored(typed_writer *w, const table_info *info, decide
             continue;
         }
         if (!change->columns[i]) {
-            change->columns[i] = true; /* a trigger's doing, in this commit */
-            r->meta[i] = (merge_meta){.ver = w->commit_seq, .at_ms = w->c->now_ms};
+            change->columns[i] = true; /* a trigger's doing: the author of the change caused it */
+            r->meta[i] = cause;
         }
         r->values[i] = stored[i];
     }

@@ -211,86 +211,6 @@ static void polls_park_until_the_head_moves(void **state) {
 
 /* ---- bootstrap ---- */
 
-/* Applies feed commits or snapshot rows to a table of texts "entity id columns" in SQLite, as the
- * protocol says: full rows replace, others patch, and only above the version of a row at hand. */
-static sqlite3 *replica_open(void) {
-    sqlite3 *db = NULL;
-    assert_int_equal(sqlite3_open(":memory:", &db), SQLITE_OK);
-    assert_int_equal(
-        sqlite3_exec(db, "CREATE TABLE r(e, i, ver, c, PRIMARY KEY(e, i))", NULL, NULL, NULL),
-        SQLITE_OK);
-    return db;
-}
-
-static void replica_run(sqlite3 *db, const char *sql, slice e, slice i, int64_t ver, slice c) {
-    sqlite3_stmt *stmt = NULL;
-    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
-    sqlite3_bind_text(stmt, 1, e.ptr, (int)e.len, SQLITE_STATIC);
-    sqlite3_bind_text(stmt, 2, i.ptr, (int)i.len, SQLITE_STATIC);
-    sqlite3_bind_int64(stmt, 3, ver);
-    sqlite3_bind_text(stmt, 4, c.ptr, (int)c.len, SQLITE_STATIC);
-    assert_int_equal(sqlite3_step(stmt), SQLITE_DONE);
-    sqlite3_finalize(stmt);
-}
-
-static void replica_change(sqlite3 *db, const json *change, int64_t seq) {
-    slice e = {0}, i = {0}, kind = {0};
-    bool full = false;
-    (void)json_text(json_get(change, "entityType"), &e);
-    (void)json_text(json_get(change, "entityId"), &i);
-    (void)json_text(json_get(change, "kind"), &kind);
-    (void)json_bool(json_get(change, "full"), &full);
-    const json *columns = json_get(change, "columns");
-    slice c = columns ? columns->u.s : (slice){0};
-    if (slice_is(kind, "delete")) {
-        replica_run(db, "DELETE FROM r WHERE e = ?1 AND i = ?2 AND ver < ?3", e, i, seq, c);
-    } else if (full) {
-        replica_run(
-            db,
-            "INSERT INTO r VALUES (?1, ?2, ?3, json(?4)) ON CONFLICT DO UPDATE SET ver = ?3,"
-            " c = json(?4) WHERE ver < ?3",
-            e, i, seq, c);
-    } else {
-        replica_run(
-            db, "UPDATE r SET ver = ?3, c = json_patch(c, ?4) WHERE e = ?1 AND i = ?2 AND ver < ?3",
-            e, i, seq, c);
-    }
-}
-
-static void replica_pull(kit *k, sqlite3 *db, slice cursor) {
-    for (bool more = true; more;) {
-        kit_answer r = kit_changes(k, "field", cursor, "", "7");
-        assert_status(r, 200);
-        const json *commits = kit_at(r.root, "commits");
-        const json *commit = json_first(commits);
-        for (uint32_t i = 0; i < commits->count; i++, commit = json_after(commit)) {
-            int64_t seq = 0;
-            (void)json_int(json_get(commit, "seq"), &seq);
-            const json *changes = json_get(commit, "changes");
-            const json *change = json_first(changes);
-            for (uint32_t c = 0; c < changes->count; c++, change = json_after(change)) {
-                replica_change(db, change, seq);
-            }
-        }
-        more = kit_flag(&r, "more");
-        cursor = kit_text(&r, "cursor");
-    }
-}
-
-static const char *replica_digest(kit *k, sqlite3 *db) {
-    sqlite3_stmt *stmt = NULL;
-    assert_int_equal(sqlite3_prepare_v2(
-                         db,
-                         "SELECT count(*) || ':' || group_concat(e || i || c) FROM (SELECT * FROM r"
-                         " ORDER BY e, i)",
-                         -1, &stmt, NULL),
-                     SQLITE_OK);
-    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
-    const char *out = arena_printf(&k->a, "%s", (const char *)sqlite3_column_text(stmt, 0));
-    sqlite3_finalize(stmt);
-    return out;
-}
-
 /* A random write: also while the snapshot's pages are read. */
 static void scribble(kit *k, kit_device *d, uint64_t *seed, int count) {
     for (int i = 0; i < count; i++) {
@@ -321,27 +241,7 @@ static void snapshot_and_log_equal_the_log(void **state) {
         sqlite3 *bootstrapped = replica_open();
         slice token = {0}, cursor = {0};
         for (bool more = true; more;) {
-            service_job job;
-            kit_job(&k, &job, VERB_SNAPSHOT, "ana", "field");
-            job.q_token = token;
-            job.q_limit = SLICE("4");
-            kit_answer page = kit_run(&k, &job);
-            assert_status(page, 200);
-            const json *rows = kit_at(page.root, "rows");
-            const json *row = json_first(rows);
-            for (uint32_t i = 0; i < rows->count; i++, row = json_after(row)) {
-                slice e = {0}, id = {0};
-                int64_t ver = 0;
-                (void)json_text(json_get(row, "entityType"), &e);
-                (void)json_text(json_get(row, "entityId"), &id);
-                (void)json_int(json_get(row, "ver"), &ver);
-                assert_non_null(json_get(row, "vectorClock"));
-                replica_run(bootstrapped, "INSERT INTO r VALUES (?1, ?2, ?3, json(?4))", e, id, ver,
-                            json_get(row, "columns")->u.s);
-            }
-            more = kit_flag(&page, "more");
-            token = kit_text(&page, "token");
-            cursor = kit_text(&page, "cursor");
+            more = replica_snapshot(&k, bootstrapped, "4", &token, &cursor);
             scribble(&k, &a, &seed, 3);
         }
         replica_pull(&k, bootstrapped, cursor);
