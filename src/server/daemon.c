@@ -210,6 +210,7 @@ static godwit_status start(daemon_server *d, const config *settings, char messag
     if (!s->loops) {
         return GODWIT_NOMEM;
     }
+    memset(s->loops, 0, (size_t)settings->threads * sizeof(loop)); /* no thread, no socket yet */
     godwit_status status = open_listeners(d, settings, message);
     if (status) {
         return status;
@@ -274,6 +275,19 @@ static void ask_to_drain(server *s) {
     }
 }
 
+/* As if the signal had never been blocked; every commit is on disk, so that nothing is lost. */
+static void die_of(int number) {
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    struct sigaction usual;
+    memset(&usual, 0, sizeof usual);
+    usual.sa_handler = SIG_DFL;
+    (void)sigaction(number, &usual, NULL);
+    (void)raise(number); /* pending for this thread until it is let through */
+    pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+}
+
 void daemon_serve(daemon_server *d) {
     server *s = &d->net;
     sigset_t set;
@@ -285,7 +299,7 @@ void daemon_serve(daemon_server *d) {
         }
         if (atomic_load(&s->draining)) {
             log_event(LOG_WARN, "stopped", "reason=second_signal");
-            _exit(1);
+            die_of(got);
         }
         log_event(LOG_INFO, "stopping", "connections=%lld",
                   (long long)atomic_load(&s->metrics.connections));
