@@ -300,9 +300,14 @@ static bool plain(const char *text, size_t max) {
     return n > 0 && n <= max;
 }
 
+/* A scheme of ours and the beginning of a host. */
+static bool web_address(const char *url) {
+    size_t scheme = strncmp(url, "https://", 8) == 0 ? 8 : strncmp(url, "http://", 7) == 0 ? 7 : 0;
+    return scheme > 0 && url[scheme] && !strchr("/:?#", url[scheme]) && plain(url, URL_BYTES_MAX);
+}
+
 static const char *invalid_setting(const godwit_settings *s) {
-    if (s->url && (!plain(s->url, URL_BYTES_MAX) ||
-                   (strncmp(s->url, "https://", 8) != 0 && strncmp(s->url, "http://", 7) != 0))) {
+    if (s->url && !web_address(s->url)) {
         return "url must look like https://host or https://host:port";
     }
     if (s->scope && !id_name_valid(slice_of(s->scope))) {
