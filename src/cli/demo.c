@@ -29,6 +29,23 @@ typedef struct {
     bool (*run)(demo_world *w); /* false: a step could not be carried out, w->why says why */
 } demo_step;
 
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number) {
+    (void)number;
+    interrupted = 1;
+}
+
+/* A signal ends the story, not the cleaning up. */
+static void catch_signals(void) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < COUNT_OF(numbers); i++) {
+        sigaction(numbers[i], &action, NULL);
+    }
+}
+
 /* ---- checks ---- */
 
 static void check(demo_world *w, bool ok, const char *format, ...) PRINTF_LIKE(3, 4);
@@ -408,7 +425,12 @@ static void tell(demo_world *w, bool keep_going) {
                cli_style_off(stdout), s->story);
         fflush(stdout);
         int failed_before = w->failed;
-        if (!s->run(w)) {
+        bool done = s->run(w);
+        if (interrupted) {
+            check(w, false, "interrupted");
+            return;
+        }
+        if (!done) {
             check(w, false, "%s", w->why[0] ? w->why : "this step could not be carried out");
             return;
         }
@@ -430,6 +452,7 @@ int cli_demo(int argc, char **argv) {
         return code;
     }
     int64_t start_ms = cli_now_ms();
+    catch_signals();
     if (demo_world_begin(&w)) {
         printf("Godwit demo: one server, three devices, real processes in %s\n", w.dir);
         tell(&w, keep_going);
