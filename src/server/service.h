@@ -57,7 +57,6 @@ typedef struct service_job {
     bytes answer;
     int64_t retry_after_s;         /* -1 = no header */
     char etag[32];                 /* "" = no header */
-    int64_t sync_head;             /* head of the scope, for the header Sync-Head; 0 = no header */
     bool park;                     /* service_read found nothing new: call it again when park_scope has
                                       passed park_head, or at park_until_ms (then it answers) */
     slice park_scope;
