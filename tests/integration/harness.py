@@ -188,6 +188,8 @@ class Server:
         raise Failure(f"the server is not ready:\n{self.log()}")
 
     def log(self):
+        if not os.path.exists(self.log_path):
+            return ""
         with open(self.log_path, errors="replace") as stream:
             return stream.read()[-4000:]
 
