@@ -342,8 +342,7 @@ static void answer_job(conn *c, request *r) {
                     .vary = true,
                     .has_retry_after = job->retry_after_s >= 0,
                     .retry_after_s = job->retry_after_s,
-                    .etag = job->etag,
-                    .sync_head = job->sync_head};
+                    .etag = job->etag};
     if (job->status == 503 && !answer.has_retry_after) {
         set_extras(503, &answer);
     }

@@ -94,9 +94,6 @@ void reply_head(bytes *b, const reply *r, const char *date) {
     } else {
         header(b, "ETag", r->etag);
     }
-    if (r->sync_head > 0) {
-        number(b, "Sync-Head", r->sync_head);
-    }
     if (r->has_retry_after) {
         number(b, "Retry-After", r->retry_after_s);
     }

@@ -17,7 +17,6 @@ typedef struct {
     bool has_retry_after;
     int64_t retry_after_s;
     const char *etag;            /* NULL or "" = none; quoted here unless it is already */
-    int64_t sync_head;           /* 0 = no header */
     const char *allow;           /* NULL = none */
     const char *authenticate;    /* NULL = none */
     const char *accept_encoding; /* of a 415 */
