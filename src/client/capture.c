@@ -316,11 +316,27 @@ static void trigger_name(bytes *b, slice table, char letter) {
     bytes_deinit(&name);
 }
 
-static bytes *begin_trigger(writer *w, char letter, const char *event) {
+/* OF: what SQLite can tell when it compiles a statement costs nothing when it runs. */
+typedef enum { OF_ALL, OF_KEY, OF_SCOPE } of_columns;
+
+static void update_of(writer *w, of_columns of) {
+    if (of == OF_SCOPE) {
+        bytes_text(&w->b, " OF ");
+        bytes_identifier(&w->b, w->t->shape.columns[w->t->shape.scope_column].name);
+    }
+    for (size_t i = 0; of == OF_KEY && i < w->t->shape.key_count; i++) {
+        bytes_text(&w->b, i ? ", " : " OF ");
+        bytes_identifier(&w->b, key_column(w->t, i)->name);
+    }
+}
+
+static bytes *begin_trigger(writer *w, char letter, const char *event, of_columns of) {
     bytes_clear(&w->b);
     bytes_text(&w->b, "CREATE TRIGGER ");
     trigger_name(&w->b, w->t->shape.name, letter);
-    bytes_printf(&w->b, " %s ON ", event);
+    bytes_printf(&w->b, " %s", event);
+    update_of(w, of);
+    bytes_text(&w->b, " ON ");
     bytes_identifier(&w->b, w->t->shape.name);
     bytes_text(&w->b, " WHEN ");
     return &w->b;
@@ -345,12 +361,12 @@ static void any_differs(bytes *b, const client_table *t) {
 }
 
 static void write_before(writer *w) {
-    bytes *b = begin_trigger(w, 'b', "BEFORE INSERT");
+    bytes *b = begin_trigger(w, 'b', "BEFORE INSERT", OF_ALL);
     bytes_text(b, CAPTURING " BEGIN");
     note_rows(b, w->t, w->uniques, w->unique_count, false);
     end_trigger(w, " END");
 
-    b = begin_trigger(w, 'c', "BEFORE UPDATE");
+    b = begin_trigger(w, 'c', "BEFORE UPDATE", OF_ALL);
     bytes_char(b, '(');
     for (size_t i = 0; i < w->unique_count; i++) {
         bytes_text(b, i ? " OR " : "");
@@ -365,7 +381,7 @@ static void write_before(writer *w) {
 
 static void write_scope_guard(writer *w) {
     const schema_column *c = &w->t->shape.columns[w->t->shape.scope_column];
-    bytes *b = begin_trigger(w, 's', "AFTER UPDATE");
+    bytes *b = begin_trigger(w, 's', "AFTER UPDATE", OF_SCOPE);
     capture_differs(b, c, "OLD", "NEW");
     bytes_text(b, " AND " CAPTURING
                   " BEGIN SELECT RAISE(ABORT, 'the scope column of a tracked row can''t be changed:"
@@ -383,7 +399,8 @@ static void write_triggers(writer *w) {
     if (t->shape.scope_column >= 0 && !t->shape.columns[t->shape.scope_column].is_key) {
         write_scope_guard(w);
     }
-    b = begin_trigger(w, 'k', "AFTER UPDATE");
+    /* SET rowid = .. changes a key that is the rowid without naming it */
+    b = begin_trigger(w, 'k', "AFTER UPDATE", w->rowid_key ? OF_ALL : OF_KEY);
     key_differs(b, t, "OLD", "NEW");
     bytes_text(b, " AND " CAPTURING " BEGIN");
     if (replaces) {
@@ -394,7 +411,7 @@ static void write_triggers(writer *w) {
     end_trigger(w, hook);
 
     if (t->data_count) {
-        b = begin_trigger(w, 'u', "AFTER UPDATE");
+        b = begin_trigger(w, 'u', "AFTER UPDATE", OF_ALL);
         bytes_text(b, "NOT ");
         key_differs(b, t, "OLD", "NEW");
         bytes_text(b, " AND ");
@@ -406,12 +423,12 @@ static void write_triggers(writer *w) {
         log_update(b, t);
         end_trigger(w, hook);
     }
-    b = begin_trigger(w, 'd', "AFTER DELETE");
+    b = begin_trigger(w, 'd', "AFTER DELETE", OF_ALL);
     bytes_text(b, CAPTURING " BEGIN");
     log_row(b, t, 3, "OLD");
     end_trigger(w, hook);
 
-    b = begin_trigger(w, 'i', "AFTER INSERT");
+    b = begin_trigger(w, 'i', "AFTER INSERT", OF_ALL);
     bytes_text(b, CAPTURING " BEGIN");
     if (replaces) {
         log_replaced(b, t, w->rowid_key);
