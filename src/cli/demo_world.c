@@ -53,17 +53,19 @@ bool demo_world_begin(demo_world *w) {
         w->dir[0] = '\0';
         return fail(w, "a temporary folder");
     }
-    snprintf(w->schema_path, sizeof w->schema_path, "%s/schema.sql", w->dir);
-    snprintf(w->data_path, sizeof w->data_path, "%s/server", w->dir);
-    snprintf(w->store_path, sizeof w->store_path, "%s/server/store.db", w->dir);
-    snprintf(w->out_path, sizeof w->out_path, "%s/out", w->dir);
-    snprintf(w->log_path, sizeof w->log_path, "%s/log", w->dir);
+    char dir[sizeof w->dir];
+    memcpy(dir, w->dir, sizeof dir);
+    snprintf(w->schema_path, sizeof w->schema_path, "%s/schema.sql", dir);
+    snprintf(w->data_path, sizeof w->data_path, "%s/server", dir);
+    snprintf(w->store_path, sizeof w->store_path, "%s/server/store.db", dir);
+    snprintf(w->out_path, sizeof w->out_path, "%s/out", dir);
+    snprintf(w->log_path, sizeof w->log_path, "%s/log", dir);
     for (int i = 0; i < DEMO_DEVICES; i++) {
         demo_device *d = &w->devices[i];
         d->name = names[i];
         d->user = users[i];
-        snprintf(d->path, sizeof d->path, "%s/%s.db", w->dir, d->user);
-        snprintf(d->token_path, sizeof d->token_path, "%s/%s.token", w->dir, d->user);
+        snprintf(d->path, sizeof d->path, "%s/%s.db", dir, users[i]);
+        snprintf(d->token_path, sizeof d->token_path, "%s/%s.token", dir, users[i]);
     }
     return write_file(w, w->schema_path, demo_schema, strlen(demo_schema)) && demo_proxy_start(w);
 }
