@@ -111,7 +111,8 @@ godwit_status lease_take(godwit *g, pump *p, int64_t until_ms) {
 }
 
 void lease_release(godwit *g, pump *p) {
-    if (p->lease_until && sqlite3_get_autocommit(g->db.handle)) {
+    /* no handle: the connection is being destroyed (client_abandon) */
+    if (p->lease_until && g->db.handle && sqlite3_get_autocommit(g->db.handle)) {
         godwit_status status =
             db_run(&g->db, "DELETE FROM godwit_lease WHERE pid = ?1 AND until = ?2", "ii",
                    (int64_t)getpid(), p->lease_until);
