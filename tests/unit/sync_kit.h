@@ -1,5 +1,5 @@
-/* What tests of syncing share: the real service in process, client databases in one temporary folder, and
- * an exchange between them that can lose, repeat and cut what passes through it. */
+/* What tests of syncing share: the real service in process, client databases in one temporary
+ * folder, and an exchange between them that can lose, repeat and cut what passes through it. */
 #ifndef TESTS_SYNC_KIT_H
 #define TESTS_SYNC_KIT_H
 
@@ -18,14 +18,14 @@ typedef struct world world;
 
 /* What happens to the next exchanges. */
 typedef struct {
-    int lose_request;   /* one in so many; 0 = never */
+    int lose_request; /* one in so many; 0 = never */
     int lose_answer;
     int repeat_request; /* the server gets it twice, the second answer counts */
     int cut_answer;
-    int status;         /* != 0: answered with this instead, nothing reaches the server */
-    const char *body;   /* ... and this body */
+    int status;       /* != 0: answered with this instead, nothing reaches the server */
+    const char *body; /* ... and this body */
     int64_t retry_after_ms;
-    int times;          /* how often `status` is answered; 0 = always */
+    int times; /* how often `status` is answered; 0 = always */
 } faults;
 
 typedef struct {
@@ -182,6 +182,8 @@ static inline void device_open(device *d) {
         fail_msg("open %s: %s", d->path, godwit_status_name(status));
     }
     d->db = godwit_connection(d->g);
+    /* no power is lost here */
+    (void)sqlite3_exec(d->db, "PRAGMA synchronous = OFF", NULL, NULL, NULL);
 }
 
 /* Leaves the database as a killed process would: nothing is finished. */

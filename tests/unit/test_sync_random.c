@@ -1,0 +1,199 @@
+/* Random edits on several devices, with requests and answers lost, repeated and cut, and devices
+ * that stop in the middle: when the faults end, all replicas equal the server's tables and every
+ * operation was decided exactly once.
+ *
+ * GODWIT_SEEDS: how many seeds (default 12); GODWIT_SEED: only that one. */
+#include "sync_kit.h"
+
+#define DEVICES 3
+#define STEPS   60
+
+static uint64_t below(world *w, uint64_t n) {
+    return unit_random(&w->random) % n;
+}
+
+static void random_statement(world *w, device *d) {
+    char sql[256];
+    unsigned pin = (unsigned)below(w, 6), other = (unsigned)below(w, 6),
+             form = (unsigned)below(w, 5);
+    unsigned n = (unsigned)below(w, 1000);
+    switch (below(w, 12)) {
+    case 0:
+    case 1:
+        (void)snprintf(sql, sizeof sql, "INSERT INTO pins VALUES ('p%u', 't%u', 'n%u', %u, 's%u')",
+                       pin, n, n, n, n);
+        break;
+    case 2:
+    case 3:
+        (void)snprintf(sql, sizeof sql, "UPDATE pins SET title = 't%u' WHERE id = 'p%u'", n, pin);
+        break;
+    case 4:
+        (void)snprintf(sql, sizeof sql, "UPDATE pins SET note = 'n%u', n = %u WHERE id = 'p%u'", n,
+                       n, pin);
+        break;
+    case 5:
+        (void)snprintf(sql, sizeof sql, "UPDATE pins SET slug = 's%u' WHERE id = 'p%u'", n % 8,
+                       pin);
+        break;
+    case 6:
+        (void)snprintf(sql, sizeof sql, "DELETE FROM pins WHERE id = 'p%u'", pin);
+        break;
+    case 7:
+        (void)snprintf(sql, sizeof sql, "INSERT INTO forms VALUES ('f%u', 'p%u', 'b%u')", form, pin,
+                       n);
+        break;
+    case 8:
+        (void)snprintf(sql, sizeof sql, "UPDATE forms SET body = 'b%u' WHERE id = 'f%u'", n, form);
+        break;
+    case 9:
+        (void)snprintf(sql, sizeof sql, "DELETE FROM forms WHERE id = 'f%u'", form);
+        break;
+    case 10:
+        (void)snprintf(sql, sizeof sql,
+                       "INSERT OR REPLACE INTO pins VALUES ('p%u', 'r%u', NULL, %u, 's%u')", pin, n,
+                       n, n % 8);
+        break;
+    default: /* two rows hand a UNIQUE value over */
+        (void)snprintf(
+            sql, sizeof sql,
+            "UPDATE pins SET slug = 'x%u' WHERE id = 'p%u'; UPDATE pins SET slug = 's%u' WHERE id ="
+            " 'p%u'",
+            n, pin, n % 8, other);
+        break;
+    }
+    (void)device_try(d, sql); /* a constraint may refuse it, as it would the application */
+}
+
+static void random_transaction(world *w, device *d) {
+    unsigned count = 1 + (unsigned)below(w, 4);
+    if (count > 1) {
+        device_exec(d, "BEGIN");
+    }
+    for (unsigned i = 0; i < count; i++) {
+        random_statement(w, d);
+    }
+    if (count > 1) {
+        (void)device_try(d, below(w, 8) ? "COMMIT" : "ROLLBACK");
+        if (!sqlite3_get_autocommit(d->db)) {
+            device_exec(d, "ROLLBACK");
+        }
+    }
+}
+
+static void random_sync(world *w, device *d) {
+    godwit_status status = godwit_sync(d->g, 0, NULL);
+    if (status != GODWIT_OK && status != GODWIT_UNREACHABLE && status != GODWIT_PROTOCOL) {
+        fail_msg("%s: %s: %s", d->path, godwit_status_name(status), godwit_message(d->g));
+    }
+    if (below(w, 6) == 0) {
+        device_close(d);
+        device_open(d);
+        device_exec(d, "PRAGMA foreign_keys = ON");
+    }
+}
+
+#define PINS_TEXT                                                                                  \
+    "SELECT group_concat(quote(id) || quote(title) || quote(note) || quote(n) || quote(slug), ' "  \
+    "') FROM"                                                                                      \
+    " (SELECT * FROM pins ORDER BY id)"
+#define FORMS_TEXT                                                                                 \
+    "SELECT group_concat(quote(id) || quote(pin_id) || quote(body), ' ') FROM (SELECT * FROM "     \
+    "forms ORDER"                                                                                  \
+    " BY id)"
+
+static void check_equal(world *w, const char *sql, uint64_t seed) {
+    char path[160];
+    device server = {.w = w};
+    (void)snprintf(path, sizeof path, "%s/data/store.db", w->server.dir);
+    assert_int_equal(sqlite3_open_v2(path, &server.db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    char want[4096];
+    (void)snprintf(want, sizeof want, "%s", device_text(&server, sql));
+    sqlite3_close(server.db);
+    for (int i = 0; i < w->device_count; i++) {
+        const char *got = device_text(&w->devices[i], sql);
+        if (strcmp(got, want) != 0) {
+            fail_msg("seed %llu, device %d:\n%s\nserver:\n%s", (unsigned long long)seed, i, got,
+                     want);
+        }
+    }
+}
+
+static void check_once(world *w) {
+    char path[160], sql[320];
+    device server = {.w = w};
+    (void)snprintf(path, sizeof path, "%s/data/store.db", w->server.dir);
+    assert_int_equal(sqlite3_open_v2(path, &server.db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+    for (int i = 0; i < w->device_count; i++) {
+        device *d = &w->devices[i];
+        assert_int_equal(device_int(d, "SELECT count(*) FROM godwit_base"), 0);
+        assert_int_equal(
+            device_int(d, "SELECT count(*) FROM godwit_op WHERE state IN ('pending', 'acked')"), 0);
+        assert_int_equal(device_int(d,
+                                    "SELECT count(*) FROM godwit_op WHERE sequence_number > 0 AND"
+                                    " commit_seq IS NULL"),
+                         0);
+        (void)snprintf(sql, sizeof sql,
+                       "SELECT count(*) || '/' || count(DISTINCT seq) || '/' || max(seq) FROM"
+                       " godwit_op WHERE device_id = '%s'",
+                       device_text(d, "SELECT v FROM godwit_meta WHERE k = 'lineage'"));
+        assert_string_equal(
+            device_text(&server, sql),
+            device_text(d, "SELECT count(*) || '/' || count(DISTINCT sequence_number) || '/' ||"
+                           " max(sequence_number) FROM godwit_op WHERE sequence_number > 0"));
+    }
+    sqlite3_close(server.db);
+}
+
+static void run_seed(uint64_t seed) {
+    world w;
+    world_init(&w, WORLD_SCHEMA);
+    w.random = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+    for (int i = 0; i < DEVICES; i++) {
+        device *d = world_field_device(&w);
+        device_exec(d, "PRAGMA foreign_keys = ON");
+    }
+    w.faults = (faults){.lose_request = 7, .lose_answer = 5, .repeat_request = 4, .cut_answer = 9};
+    for (int step = 0; step < STEPS; step++) {
+        device *d = &w.devices[below(&w, DEVICES)];
+        w.server.now_ms += 100 + (int64_t)below(&w, 5000);
+        if (below(&w, 5) < 3) {
+            random_transaction(&w, d);
+        } else {
+            random_sync(&w, d);
+        }
+    }
+    w.faults = (faults){0};
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < DEVICES; i++) {
+            (void)device_sync(&w.devices[i]);
+        }
+    }
+    check_equal(&w, PINS_TEXT, seed);
+    check_equal(&w, FORMS_TEXT, seed);
+    check_once(&w);
+    for (int i = 0; i < DEVICES; i++) {
+        assert_string_equal(device_text(&w.devices[i], "PRAGMA foreign_key_check"), "(none)");
+    }
+    world_deinit(&w);
+}
+
+static void test_random(void **state) {
+    (void)state;
+    const char *one = getenv("GODWIT_SEED");
+    const char *many = getenv("GODWIT_SEEDS");
+    if (one) {
+        run_seed(strtoull(one, NULL, 10));
+        return;
+    }
+    uint64_t count = many ? strtoull(many, NULL, 10) : 12;
+    for (uint64_t seed = 1; seed <= count; seed++) {
+        run_seed(seed);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
