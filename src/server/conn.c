@@ -141,6 +141,19 @@ flush_result conn_flush(conn *c) {
     return FLUSH_DONE;
 }
 
+/* What clients can cause in any number is limited; debugging wants every line. */
+static void log_answer(const conn *c, int status, int64_t micros) {
+    static const char format[] = "route=%s status=%d ms=%lld bytes=%zu";
+    const char *name = route_name(c->route);
+    long long ms = (long long)(micros / 1000);
+    if (status < 400) {
+        log_event(LOG_DEBUG, "request", format, name, status, ms, c->out_body.len);
+    } else {
+        log_limited(status >= 500 ? LOG_WARN : LOG_INFO, "request", format, name, status, ms,
+                    c->out_body.len);
+    }
+}
+
 void conn_answer(conn *c, reply *r, bytes *body) {
     server *s = c->loop->server;
     c->close_after = c->close_after || r->close || c->loop->draining || c->eof;
@@ -163,11 +176,7 @@ void conn_answer(conn *c, reply *r, bytes *body) {
     c->status = r->status;
     int64_t micros = c->started_us ? loop_mono_us() - c->started_us : 0;
     metrics_request(&s->metrics, c->route, r->status, micros);
-    log_limited(r->status >= 500   ? LOG_WARN
-                : r->status >= 400 ? LOG_INFO
-                                   : LOG_DEBUG,
-                "request", "route=%s status=%d ms=%lld bytes=%zu", route_name(c->route), r->status,
-                (long long)(micros / 1000), c->out_body.len);
+    log_answer(c, r->status, micros);
     conn_move(c, CONN_WRITING);
     conn_deadline(c, HTTP_PROGRESS_MS);
 }
