@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness import CLI_BUILD, ROOT, SERVER_BUILD, SLOW, free_port
+from harness import BUILD, CLI_BUILD, ROOT, SERVER_BUILD, SLOW, free_port
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 SERVER_URL = "http://127.0.0.1:8787"
@@ -89,8 +89,34 @@ def test_the_example_of_the_readme(tmp_path):
     assert feed["commits"] and not feed["more"]
 
 
+def test_the_example_of_the_sql_page(world, tmp_path):
+    server = world.server(schema=None, dev=True)
+    (tmp_path / "token").write_text(server.token(scope="team"))
+    os.symlink(os.path.join(BUILD, "godwit.so"), tmp_path / "godwit.so")
+    text = next(text for kind, text in blocks("docs/sql.md") if kind == "sh")
+    lines = run(text, tmp_path, server.url).stdout.splitlines()
+    assert "create|pins|p-1|pending" in lines and "p-1|synced|1" in lines and lines[-1] == "0|0", lines
+    assert server.query("SELECT count(DISTINCT commit_seq), count(*) FROM godwit_change") == [(1, 2)]
+
+
+def test_every_function_and_view_is_documented():
+    names, views = set(), set()
+    for folder, found, pattern in (("extension", names, r'^\s*\{"(godwit_\w+)"'), ("client", views, r"CREATE VIEW (\w+)")):
+        for name in sorted(os.listdir(os.path.join(ROOT, "src", folder))):
+            with open(os.path.join(ROOT, "src", folder, name), encoding="utf-8") as stream:
+                found |= set(re.findall(pattern, stream.read(), re.M))
+    with open(os.path.join(ROOT, "docs/sql.md"), encoding="utf-8") as stream:
+        text = stream.read()
+    assert len(names) > 10 and len(views) > 4
+    for name in sorted(names):
+        assert f"`{name}(" in text, name
+    for name in sorted(views):
+        assert f"| `{name}` |" in text, name
+
+
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "STYLE.md", "CONTRIBUTING.md", "SECURITY.md",
-                                  "CHANGELOG.md", "docs/protocol.md", "docs/configuration.md", "docs/limits.md"])
+                                  "CHANGELOG.md", "docs/protocol.md", "docs/configuration.md", "docs/limits.md",
+                                  "docs/sql.md"])
 def test_links_lead_somewhere(name):
     with open(os.path.join(ROOT, name), encoding="utf-8") as stream:
         text = stream.read()
