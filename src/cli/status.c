@@ -126,7 +126,7 @@ static void print_queue(const status_view *v, int64_t now_ms) {
     char age[32] = "";
     printf("%-11s %lld pending", "Queue", (long long)m->pending_operations);
     if (m->pending_operations) {
-        printf(" (oldest from %s)", cli_ago(now_ms - m->oldest_pending_age_ms, now_ms, age));
+        printf(" (oldest: %s)", cli_ago(now_ms - m->oldest_pending_age_ms, now_ms, age));
     }
     const char *red = m->failed_operations ? cli_style_on(stdout, CLI_RED) : "";
     printf(", %s%lld failed%s, %lld conflict%s\n", red, (long long)m->failed_operations,
