@@ -122,9 +122,14 @@ typedef struct {
     decide_refusal *refusal;
     int64_t commit_seq;
     const char *now_text; /* RFC 3339 */
+    struct kept_row *kept; /* rows taken out by typed_make_room, for their local columns */
 } typed_writer;
 /* Brings the typed row in line with change->row. CONSTRAINT: refusal set. */
 godwit_status typed_write(typed_writer *w, decide_change *change) MUST_USE;
+/* Takes the typed rows of these updates (those of `table`) out, so that values under a UNIQUE constraint
+ * can change hands within a group; typed_write then inserts them again, with what they were. */
+godwit_status typed_make_room(typed_writer *w, const schema_table *table, decide_change *changes,
+                              size_t count) MUST_USE;
 /* Foreign keys of the rows a group touched, after all of them are written with their metadata. *at:
  * the change that was looked at last. */
 godwit_status typed_check_references(typed_writer *w, decide_change *changes, size_t count,

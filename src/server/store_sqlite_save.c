@@ -268,6 +268,14 @@ static godwit_status save_typed(save *s) {
                 continue;
             }
             godwit_status status = typed_write(&s->typed, change);
+            if (status == GODWIT_CONSTRAINT && pass == 1 &&
+                s->typed.refusal->code == CODE_UNIQUE_VIOLATION) {
+                /* perhaps a value only changes hands: the rest of the table's rows goes through
+                 * pass 2 */
+                *s->typed.refusal = (decide_refusal){0};
+                status = typed_make_room(&s->typed, change->row->table, change,
+                                         commit->change_count - i);
+            }
             if (status == GODWIT_CONSTRAINT) {
                 s->typed.refusal->op_index = op_of(s, change);
             }

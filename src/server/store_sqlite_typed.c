@@ -148,11 +148,31 @@ static godwit_status write_step(typed_writer *w, sqlite3_stmt *stmt) {
 
 /* ---- writing ---- */
 
+/* What a row held that typed_make_room took out. */
+struct kept_row {
+    const decide_row *row;
+    value *values;
+    struct kept_row *next;
+};
+
+static const value *kept_value(const typed_writer *w, const decide_row *row, int column) {
+    for (const struct kept_row *k = w->kept; k; k = k->next) {
+        if (k->row == row) {
+            return &k->values[column];
+        }
+    }
+    return NULL;
+}
+
 /* The value of a column the server maintains itself. */
 static value local_value(const typed_writer *w, const decide_change *change, int column) {
     const schema_table *t = change->row->table;
+    const value *kept = kept_value(w, change->row, column);
     value v = {.type = VALUE_NULL};
-    if (column == t->updated_at_column) {
+    if (kept && (column == t->created_by_device_column ||
+                 (column == t->deleted_column && !change->is_delete && !change->full))) {
+        v = *kept;
+    } else if (column == t->updated_at_column) {
         v = (value){.type = VALUE_TEXT, .u.s = slice_of(w->now_text)};
     } else if (column == t->vector_clock_column) {
         v = (value){.type = VALUE_TEXT, .u.s = change->clock_json};
@@ -407,6 +427,46 @@ godwit_status typed_write(typed_writer *w, decide_change *change) {
     if (status == GODWIT_OK) {
         row->typed = true;
         status = read_back ? take_stored(w, info, change) : GODWIT_OK;
+    }
+    return status;
+}
+
+static godwit_status take_out(typed_writer *w, const table_info *info, decide_change *change) {
+    arena *a = w->c->a;
+    table_stmts *s = &w->st->tables.stmts[info - w->st->tables.tables->infos];
+    struct kept_row *kept = ARENA_NEW(a, struct kept_row);
+    value *values = ARENA_ARRAY(a, value, info->table->column_count);
+    sqlite3_stmt *stmt = NULL;
+    bool found = false;
+    if (!kept || !values) {
+        return GODWIT_NOMEM;
+    }
+    godwit_status status = info->referenced_outside_key ? note_old(w, info, change) : GODWIT_OK;
+    if (status == GODWIT_OK) {
+        status = typed_select(w->st, a, info->table, change->row->id, &stmt, &found);
+    }
+    if (status == GODWIT_OK && found) {
+        status = typed_read_values(stmt, info->table, a, values);
+        *kept = (struct kept_row){change->row, values, w->kept};
+        w->kept = kept;
+    }
+    sqlite3_reset(stmt);
+    if (status == GODWIT_OK) {
+        status = delete_row(w, info, s, change);
+        change->row->typed = false;
+    }
+    return status;
+}
+
+godwit_status typed_make_room(typed_writer *w, const schema_table *table, decide_change *changes,
+                              size_t count) {
+    const table_info *info = tables_info(w->st->tables.tables, table);
+    godwit_status status = GODWIT_OK;
+    for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
+        const decide_row *row = changes[i].row;
+        if (row->table == table && row->typed && !changes[i].is_delete) {
+            status = take_out(w, info, &changes[i]);
+        }
     }
     return status;
 }

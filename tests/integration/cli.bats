@@ -413,3 +413,30 @@ verbs="serve token init track untrack sync status queue conflicts history doctor
     wait $watcher || code=$?
     [ $code -eq 0 ]
 }
+
+@test "the demo passes, and leaves nothing behind" {
+    mkdir stage
+    run --separate-stderr env TMPDIR="$PWD/stage" godwit demo
+    [ "$status" -eq 0 ]
+    [[ "$output" == *"22 checks, 0 failed"* ]]
+    [[ "$output" =~ "OPERATIONS MADE" ]]
+    [ -z "$(ls -A stage)" ]
+}
+
+@test "the demo fails when a step can't be carried out, and when it is interrupted" {
+    run --separate-stderr env TMPDIR="$PWD/no-such-folder" godwit demo
+    [ "$status" -eq 1 ]
+    mkdir stage
+    TMPDIR="$PWD/stage" godwit demo >story 2>&1 3>&- &
+    demo=$!
+    for _ in $(seq 200); do
+        grep -q "^ 2" story && break
+        sleep 0.05
+    done
+    kill -TERM $demo
+    code=0
+    wait $demo || code=$?
+    [ $code -eq 1 ]
+    grep -q interrupted story
+    [ -z "$(ls -A stage)" ]
+}

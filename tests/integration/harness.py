@@ -87,6 +87,8 @@ class World:
             d.init()
             for table in tables:
                 d.track(table)
+            # as an application that starts again: its connection finds Godwit's tables in place
+            d.disconnect()
         return d
 
     def proxy(self, server, behave=None):

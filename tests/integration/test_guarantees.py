@@ -104,7 +104,8 @@ def test_guarantee_2_tools_without_a_stream(server):
 def test_guarantee_2_what_is_refused_is_kept(world):
     server = world.server(schema="CREATE TABLE pins (id TEXT PRIMARY KEY, n INTEGER CHECK (n < 10));")
     a = world.device("a", server, schema="CREATE TABLE pins (id TEXT PRIMARY KEY, n INTEGER);", tables=["pins"])
-    a.run("INSERT INTO pins VALUES ('good', 1), ('bad', 11)")
+    a.run("INSERT INTO pins VALUES ('good', 1)")
+    a.run("INSERT INTO pins VALUES ('bad', 11)")
     a.sync_cli()
     a.sync_cli()
     assert a.rows("pins") == server.rows("pins") == [("good", 1)]
@@ -177,7 +178,7 @@ def test_guarantee_4_columns_merge(server, devices):
 
 
 def test_guarantee_4_a_policy_decides_and_the_loser_is_kept(world):
-    server = world.server(config="[table pins]\nmerge.title = server_wins\nmerge.note = client_wins\n")
+    server = world.server(config="[table pins]\npolicy.title = server_wins\npolicy.note = client_wins\n")
     a, b = world.device("a", server), world.device("b", server)
     a.run("INSERT INTO pins(id, title, note) VALUES ('p', 't', 'n')")
     settle(a, b, rounds=1)

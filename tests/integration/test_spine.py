@@ -199,6 +199,32 @@ def test_a_protected_child_keeps_its_deleted_parent(server, devices):
     assert [r[0] for r in c.rows("forms")] == ["f1", "f2"]
 
 
+OWNED = """CREATE TABLE slots (id TEXT PRIMARY KEY, place INTEGER UNIQUE NOT NULL, who TEXT, made_by TEXT, at TEXT);"""
+
+
+def test_a_ring_of_unique_values_turns(world):
+    """Three rows pass a NOT NULL UNIQUE value around; what the server keeps in the rows itself stays."""
+    server = world.server(schema=OWNED, config="[table slots]\ncreated_by_device_column = made_by\n"
+                          "updated_at_column = at\n")
+    local = "CREATE TABLE slots (id TEXT PRIMARY KEY, place INTEGER UNIQUE NOT NULL, who TEXT);"
+    a, b = (world.device(n, server, schema=local, tables=["slots"]) for n in "ab")
+    a.run("INSERT INTO slots VALUES ('x', 1, 'ana'), ('y', 2, 'bo'), ('z', 3, 'cy')")
+    settle(a, b, rounds=1)
+    made_by = server.query("SELECT DISTINCT made_by FROM slots")
+    b.transaction("UPDATE slots SET place = place + 100", "UPDATE slots SET place = (place - 100) % 3 + 1")
+    settle(b, a)
+    assert a.rows("slots") == b.rows("slots") == [("x", 2, "ana"), ("y", 3, "bo"), ("z", 1, "cy")]
+    assert server.query("SELECT id, place, who FROM slots ORDER BY 1") == a.rows("slots")
+    assert server.query("SELECT DISTINCT made_by FROM slots") == made_by and len(made_by) == 1
+    b.run("UPDATE slots SET place = 5 WHERE id = 'x'")
+    a.run("UPDATE slots SET place = 5 WHERE id = 'y'")
+    b.sync()
+    a.sync_cli()
+    settle(a, b)
+    assert a.rows("slots") == b.rows("slots") == [("x", 5, "ana"), ("y", 3, "bo"), ("z", 1, "cy")]
+    assert a.one("SELECT code FROM godwit_dead_letters") == "unique-violation"
+
+
 UNIQUE = "CREATE TABLE slots (id TEXT PRIMARY KEY, place INTEGER UNIQUE, who TEXT);"
 
 
