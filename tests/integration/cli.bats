@@ -12,6 +12,8 @@ setup() {
 }
 
 teardown() {
+    [ -z "${watcher:-}" ] || kill "$watcher" 2>/dev/null || true
+    [ -z "${demo:-}" ] || kill "$demo" 2>/dev/null || true
     [ -z "${server:-}" ] || { kill "$server" 2>/dev/null && wait "$server" || true; }
 }
 
