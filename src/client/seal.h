@@ -17,6 +17,7 @@ typedef struct {
     op_kind kind;
     bool dropped;        /* coalesced away */
     bool replaces;       /* create of a live row: goes as an update of all columns without base */
+    bool baseless;       /* delete of a row whose old values nobody captured */
     const char *refused; /* code of a value that can't travel, or NULL */
     slice id;            /* entityId */
     value *key;          /* [key_count] */

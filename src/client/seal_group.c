@@ -67,6 +67,7 @@ static int join(seal_row *rows, int earlier, int later) {
     } else if (a->kind == OP_CREATE && b->kind == OP_DELETE) {
         a->dropped = true;
         b->dropped = !a->replaces;
+        b->baseless = a->replaces; /* its old values are the ones that were never sent */
         return a->replaces ? later : NONE;
     } else if (a->kind == OP_UPDATE && b->kind == OP_DELETE) {
         for (size_t i = 0; i < b->t->data_count; i++) {
@@ -74,6 +75,9 @@ static int join(seal_row *rows, int earlier, int later) {
                 b->old[i] = a->old[i];
             }
         }
+        a->dropped = true;
+        return later;
+    } else if (a->kind == OP_DELETE && b->kind == OP_CREATE && a->baseless) {
         a->dropped = true;
         return later;
     } else if (a->kind == OP_DELETE && b->kind == OP_CREATE) {

@@ -78,7 +78,8 @@ static godwit_status write_json(seal_run_state *s, const seal_row *row) {
             return status;
         }
         write_columns(&s->payload, row, table, row->now, row->kind == OP_CREATE && !row->replaces);
-        write_columns(&s->base, row, table, row->replaces ? NULL : row->old, false);
+        write_columns(&s->base, row, table, row->replaces || row->baseless ? NULL : row->old,
+                      false);
     }
     return s->payload.failed || s->base.failed ? GODWIT_NOMEM : GODWIT_OK;
 }

@@ -536,9 +536,11 @@ godwit_status settle_move_ops(settle *s) {
         if (status == GODWIT_OK && deps && (state == OP_RETIRED || e->hollow)) {
             status = db_run(s->d, "DELETE FROM godwit_dep WHERE lsn = ?1", "i", e->lsn);
         }
-        /* what an own REPLACE overwrote is known to nobody here */
-        if (refusal && e->row && e->row->base.present && e->row->base.known &&
-            !image_complete(e->row->table->t, &e->row->base)) {
+        /* what an own REPLACE overwrote is known to nobody here; while it stands, the row shows it
+         */
+        const touched *row = e->row;
+        if (row && (refusal || !row->local.present) && row->base.present && row->base.known &&
+            !image_complete(row->table->t, &row->base)) {
             s->needs_snapshot = true;
         }
     }
