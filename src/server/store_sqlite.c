@@ -13,6 +13,9 @@
 #define BUSY_MS 5000
 
 /* server.sql with SQLite's types. Times are milliseconds since 1970 UTC. What differs, and why:
+ *  - godwit_name: scopes, devices, lineages and users are numbers in the four tables that every
+ * operation fills (commit, change, row, op); texts of 32 bytes in each row and index would double
+ * them
  *  - godwit_row.created_at/created_seq: meta of the columns without an entry of their own;
  *    vclock and col_meta NULL = as the creating operation left them
  *  - godwit_change.vclock/clock_seq: the row's vector clock for the feed, NULL = {"$":0, author:
@@ -22,6 +25,7 @@
  *  - godwit_table: which tables are tracked, and foreign keys that are declared but not enforced */
 static const char *const steps[] = {
     "CREATE TABLE godwit_meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID;"
+    "CREATE TABLE godwit_name(no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);"
     "CREATE TABLE godwit_table(name TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE,"
     " declared_keys TEXT) WITHOUT ROWID;"
     "CREATE TABLE godwit_scope(scope TEXT PRIMARY KEY, head INTEGER NOT NULL DEFAULT 0,"
@@ -36,24 +40,29 @@ static const char *const steps[] = {
     " confirmed_seq INTEGER NOT NULL DEFAULT 0, pulled_seq INTEGER NOT NULL DEFAULT 0,"
     " pulled_at INTEGER, last_at INTEGER NOT NULL DEFAULT 0, report TEXT,"
     " PRIMARY KEY (scope, device_id)) WITHOUT ROWID;"
-    "CREATE TABLE godwit_commit(scope TEXT NOT NULL, commit_seq INTEGER NOT NULL, salt INTEGER NOT "
+    "CREATE TABLE godwit_commit(scope INTEGER NOT NULL, commit_seq INTEGER NOT NULL, salt INTEGER "
+    "NOT "
     "NULL,"
-    " origin TEXT NOT NULL, device_id TEXT, first_seq INTEGER, last_seq INTEGER, outcome TEXT NOT "
+    " origin TEXT NOT NULL, device_id INTEGER, first_seq INTEGER, last_seq INTEGER, outcome TEXT "
+    "NOT "
     "NULL,"
-    " user_id TEXT, committed_at INTEGER NOT NULL, PRIMARY KEY (scope, commit_seq)) WITHOUT ROWID;"
-    "CREATE TABLE godwit_change(scope TEXT NOT NULL, commit_seq INTEGER NOT NULL, idx INTEGER NOT "
+    " user_id INTEGER, committed_at INTEGER NOT NULL, PRIMARY KEY (scope, commit_seq)) WITHOUT "
+    "ROWID;"
+    "CREATE TABLE godwit_change(scope INTEGER NOT NULL, commit_seq INTEGER NOT NULL, idx INTEGER "
+    "NOT "
     "NULL,"
     " tbl TEXT NOT NULL, pk TEXT NOT NULL, kind TEXT NOT NULL, full_row INTEGER NOT NULL,"
     " prev_seq INTEGER, clock_seq INTEGER, vclock TEXT, cols TEXT,"
     " PRIMARY KEY (scope, commit_seq, idx)) WITHOUT ROWID;"
-    "CREATE TABLE godwit_row(scope TEXT NOT NULL, tbl TEXT NOT NULL, pk TEXT NOT NULL,"
+    "CREATE TABLE godwit_row(scope INTEGER NOT NULL, tbl TEXT NOT NULL, pk TEXT NOT NULL,"
     " ver INTEGER NOT NULL, gen INTEGER NOT NULL DEFAULT 1, created_ver INTEGER NOT NULL,"
     " created_at INTEGER NOT NULL, created_seq INTEGER NOT NULL, del_ver INTEGER, del_device TEXT,"
     " vclock TEXT, col_meta TEXT, last_image TEXT, PRIMARY KEY (scope, tbl, pk)) WITHOUT ROWID;"
-    "CREATE TABLE godwit_op(scope TEXT NOT NULL, device_id TEXT NOT NULL, seq INTEGER NOT NULL,"
-    " lineage TEXT NOT NULL, lsn INTEGER NOT NULL, op_key BLOB NOT NULL, commit_seq INTEGER NOT "
+    "CREATE TABLE godwit_op(scope INTEGER NOT NULL, device_id INTEGER NOT NULL, seq INTEGER NOT "
     "NULL,"
-    " outcome TEXT NOT NULL, code TEXT, received_at INTEGER NOT NULL, detail TEXT, conflicts TEXT,"
+    " lineage INTEGER NOT NULL, lsn INTEGER NOT NULL, op_key BLOB NOT NULL, commit_seq INTEGER NOT "
+    "NULL,"
+    " outcome TEXT NOT NULL, code TEXT, detail TEXT, conflicts TEXT,"
     " result, PRIMARY KEY (scope, device_id, seq)) WITHOUT ROWID;"
     "CREATE INDEX godwit_op_origin ON godwit_op(scope, lineage, lsn);"
     "CREATE TABLE godwit_conflict(scope TEXT NOT NULL, conflict_id TEXT NOT NULL,"
@@ -171,6 +180,7 @@ godwit_status store_commit(store *st) {
     return db_commit(&st->d);
 }
 void store_rollback(store *st) {
+    memset(st->names, 0, sizeof st->names);
     while (st->d.depth > 0) {
         db_rollback(&st->d);
     }
@@ -181,11 +191,50 @@ godwit_status store_savepoint(store *st) {
 }
 void store_rollback_to(store *st) {
     ASSERT(st->d.depth > 1);
+    memset(st->names, 0, sizeof st->names); /* some may have been given in what is undone */
     db_rollback(&st->d);
 }
 godwit_status store_release(store *st) {
     ASSERT(st->d.depth > 1);
     return db_commit(&st->d);
+}
+
+/* ---- names ---- */
+
+static size_t name_slot(slice name) {
+    uint32_t h = 2166136261u;
+    for (size_t i = 0; i < name.len; i++) {
+        h = (h ^ (unsigned char)name.ptr[i]) * 16777619u;
+    }
+    return h % NAME_SLOTS;
+}
+
+godwit_status sqlite_name_find(db *d, slice name, int64_t *no) {
+    *no = 0;
+    if (name.len == 0) {
+        return GODWIT_OK;
+    }
+    godwit_status status = db_int(d, no, "SELECT no FROM godwit_name WHERE name = ?1", "s", name);
+    return status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
+}
+
+godwit_status sqlite_name(store *st, slice name, int64_t *no) {
+    known_name *slot = &st->names[name_slot(name)];
+    if (slot->no && slot->len == name.len && memcmp(slot->text, name.ptr, name.len) == 0) {
+        *no = slot->no;
+        return GODWIT_OK;
+    }
+    godwit_status status = sqlite_name_find(&st->d, name, no);
+    if (status == GODWIT_OK && *no == 0 && name.len) {
+        status = db_run(&st->d, "INSERT INTO godwit_name(name) VALUES (?1)", "s", name);
+        *no = sqlite3_last_insert_rowid(st->d.handle);
+    }
+    if (status == GODWIT_OK && name.len && name.len <= sizeof slot->text) {
+        slot->no = *no;
+        slot->len = name.len;
+        memcpy(slot->text, name.ptr, name.len);
+    }
+    return status;
 }
 
 /* ---- scope ---- */

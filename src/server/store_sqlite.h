@@ -90,23 +90,39 @@ enum {
     HOT_COUNT
 };
 
+/* Names that became numbers (godwit_name), those seen last; forgotten at every rollback. */
+#define NAME_SLOTS 256
+typedef struct {
+    int64_t no; /* 0 = free */
+    size_t len;
+    char text[NAME_BYTES_MAX];
+} known_name;
+
 struct store {
     db d;
     char *path;
     connection_tables tables;
     sqlite3_stmt *hot[HOT_COUNT];
-    bytes json;           /* scratch */
-    bytes text;           /* scratch */
+    bytes json; /* scratch */
+    bytes text; /* scratch */
+    known_name names[NAME_SLOTS];
     uint8_t entropy[512]; /* for salts */
     size_t entropy_left;
     const char *step_failed; /* what the last refused statement was doing, for messages */
 };
 
+/* The number of a name, given now if it has none; 0 for an empty name. */
+godwit_status sqlite_name(store *st, slice name, int64_t *no) MUST_USE;
+/* The same without giving one: 0 when it has none. */
+godwit_status sqlite_name_find(db *d, slice name, int64_t *no) MUST_USE;
+
 /* On either side's connection (store_sqlite.c). */
 godwit_status sqlite_scope_load(db *d, slice scope, store_scope *out) MUST_USE;
 godwit_status sqlite_device_load(db *d, arena *a, slice scope, slice device_id,
                                  decide_device *out) MUST_USE;
-#define COMMIT_DEVICE_SQL "SELECT device_id FROM godwit_commit WHERE scope = ?1 AND commit_seq = ?2"
+#define COMMIT_DEVICE_SQL                                                                          \
+    "SELECT n.name FROM godwit_commit c JOIN godwit_name n ON n.no = c.device_id"                  \
+    " WHERE c.scope = ?1 AND c.commit_seq = ?2"
 
 /* typed rows (store_sqlite_typed.c, store_sqlite_refs.c) */
 typedef struct old_reference { /* values other rows may refer to, before they were changed */
@@ -121,13 +137,14 @@ typedef struct {
     const store_author *author;
     decide_refusal *refusal;
     int64_t commit_seq;
-    const char *now_text; /* RFC 3339 */
+    const char *now_text;  /* RFC 3339 */
     struct kept_row *kept; /* rows taken out by typed_make_room, for their local columns */
 } typed_writer;
 /* Brings the typed row in line with change->row. CONSTRAINT: refusal set. */
 godwit_status typed_write(typed_writer *w, decide_change *change) MUST_USE;
-/* Takes the typed rows of these updates (those of `table`) out, so that values under a UNIQUE constraint
- * can change hands within a group; typed_write then inserts them again, with what they were. */
+/* Takes the typed rows of these updates (those of `table`) out, so that values under a UNIQUE
+ * constraint can change hands within a group; typed_write then inserts them again, with what they
+ * were. */
 godwit_status typed_make_room(typed_writer *w, const schema_table *table, decide_change *changes,
                               size_t count) MUST_USE;
 /* Foreign keys of the rows a group touched, after all of them are written with their metadata. *at:

@@ -8,17 +8,25 @@
 
 #define LEDGER_COLUMNS "op_key, commit_seq, outcome, code, detail, conflicts, result"
 
+static godwit_status bind_ints(db *d, sqlite3_stmt *stmt, int64_t a, int64_t b, int64_t c) {
+    godwit_status status = db_bind_int(d, stmt, 1, a);
+    if (status == GODWIT_OK) {
+        status = db_bind_int(d, stmt, 2, b);
+    }
+    return status == GODWIT_OK ? db_bind_int(d, stmt, 3, c) : status;
+}
+
 /* A whole number instead of a result: the after-image of that change of the commit. */
-static godwit_status read_image(store *st, arena *a, slice scope, int64_t commit_seq, int64_t index,
-                                slice *out) {
+static godwit_status read_image(store *st, arena *a, int64_t scope, int64_t commit_seq,
+                                int64_t index, slice *out) {
     godwit_status status = db_text(&st->d, a, out,
                                    "SELECT cols FROM godwit_change WHERE scope = ?1 AND"
                                    " commit_seq = ?2 AND idx = ?3",
-                                   "sii", scope, commit_seq, index);
+                                   "iii", scope, commit_seq, index);
     return status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
 }
 
-static godwit_status read_ledger(store *st, arena *a, slice scope, sqlite3_stmt *stmt,
+static godwit_status read_ledger(store *st, arena *a, int64_t scope, sqlite3_stmt *stmt,
                                  decide_ledger *out) {
     slice key = db_column_slice(stmt, 0);
     if (key.len != SHA256_BYTES) {
@@ -45,25 +53,27 @@ godwit_status store_ledger_by_seq(store *st, arena *a, slice scope, slice device
                                   const wire_op *ops, size_t count, decide_ledger *out) {
     db *d = &st->d;
     sqlite3_stmt *stmt = NULL;
-    godwit_status status = db_prepare(
-        d,
-        "SELECT " LEDGER_COLUMNS " FROM godwit_op WHERE scope = ?1 AND device_id = ?2 AND seq = ?3",
-        &stmt);
+    int64_t scope_no = 0;
+    int64_t device_no = 0;
+    godwit_status status = sqlite_name(st, scope, &scope_no);
+    if (status == GODWIT_OK) {
+        status = sqlite_name(st, device_id, &device_no);
+    }
+    if (status == GODWIT_OK) {
+        status = db_prepare(d,
+                            "SELECT " LEDGER_COLUMNS " FROM godwit_op"
+                            " WHERE scope = ?1 AND device_id = ?2 AND seq = ?3",
+                            &stmt);
+    }
     for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
         bool row = false;
-        status = db_bind_slice(d, stmt, 1, scope);
-        if (status == GODWIT_OK) {
-            status = db_bind_slice(d, stmt, 2, device_id);
-        }
-        if (status == GODWIT_OK) {
-            status = db_bind_int(d, stmt, 3, ops[i].seq);
-        }
+        status = bind_ints(d, stmt, scope_no, device_no, ops[i].seq);
         if (status == GODWIT_OK) {
             status = db_step(d, stmt, &row);
         }
         out[i] = (decide_ledger){0};
         if (status == GODWIT_OK && row) {
-            status = read_ledger(st, a, scope, stmt, &out[i]);
+            status = read_ledger(st, a, scope_no, stmt, &out[i]);
         }
         sqlite3_reset(stmt);
     }
@@ -71,17 +81,11 @@ godwit_status store_ledger_by_seq(store *st, arena *a, slice scope, slice device
     return status;
 }
 
-static godwit_status by_origin(store *st, arena *a, slice scope, const wire_op *op,
-                               sqlite3_stmt *stmt, decide_ledger *out) {
+static godwit_status by_origin(store *st, arena *a, int64_t scope, int64_t lineage,
+                               const wire_op *op, sqlite3_stmt *stmt, decide_ledger *out) {
     db *d = &st->d;
     bool row = false;
-    godwit_status status = db_bind_slice(d, stmt, 1, scope);
-    if (status == GODWIT_OK) {
-        status = db_bind_slice(d, stmt, 2, op->lineage);
-    }
-    if (status == GODWIT_OK) {
-        status = db_bind_int(d, stmt, 3, op->lsn);
-    }
+    godwit_status status = bind_ints(d, stmt, scope, lineage, op->lsn);
     while (status == GODWIT_OK && !out->found) {
         status = db_step(d, stmt, &row);
         if (status != GODWIT_OK || !row) {
@@ -96,35 +100,44 @@ static godwit_status by_origin(store *st, arena *a, slice scope, const wire_op *
     return status;
 }
 
+/* lsn only grows: above the highest one nothing has to be looked up. */
+static godwit_status highest_lsn(store *st, int64_t scope, slice lineage, int64_t *no,
+                                 int64_t *out) {
+    godwit_status status = sqlite_name(st, lineage, no);
+    return status == GODWIT_OK ? db_int(&st->d, out,
+                                        "SELECT coalesce(max(lsn), -1) FROM godwit_op WHERE scope "
+                                        "= ?1 AND lineage = ?2",
+                                        "ii", scope, *no)
+                               : status;
+}
+
 godwit_status store_ledger_by_origin(store *st, arena *a, slice scope, const wire_op *ops,
                                      size_t count, decide_ledger *out, bool *any) {
     db *d = &st->d;
     slice lineage = {0};
+    int64_t scope_no = 0;
+    int64_t lineage_no = 0;
     int64_t highest = -1;
     sqlite3_stmt *stmt = NULL;
     *any = false;
-    godwit_status status = GODWIT_OK;
+    godwit_status status = sqlite_name(st, scope, &scope_no);
     for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
         out[i] = (decide_ledger){0};
         if (i == 0 || !slice_equal(lineage, ops[i].lineage)) {
-            /* lsn only grows: above the highest one nothing has to be looked up */
             lineage = ops[i].lineage;
-            status = db_int(
-                d, &highest,
-                "SELECT coalesce(max(lsn), -1) FROM godwit_op WHERE scope = ?1 AND lineage = ?2",
-                "ss", scope, lineage);
+            status = highest_lsn(st, scope_no, lineage, &lineage_no, &highest);
         }
         if (status != GODWIT_OK || ops[i].lsn > highest) {
             continue;
         }
         if (!stmt) {
             status = db_prepare(d,
-                                "SELECT " LEDGER_COLUMNS
-                                " FROM godwit_op WHERE scope = ?1 AND lineage = ?2 AND lsn = ?3",
+                                "SELECT " LEDGER_COLUMNS " FROM godwit_op"
+                                " WHERE scope = ?1 AND lineage = ?2 AND lsn = ?3",
                                 &stmt);
         }
         if (status == GODWIT_OK) {
-            status = by_origin(st, a, scope, &ops[i], stmt, &out[i]);
+            status = by_origin(st, a, scope_no, lineage_no, &ops[i], stmt, &out[i]);
         }
         *any = *any || out[i].found;
     }
@@ -137,19 +150,22 @@ godwit_status store_outcome(store *st, slice scope, slice device_id, int64_t seq
     db *d = &st->d;
     sqlite3_stmt *stmt = NULL;
     bool row = false;
+    int64_t scope_no = 0;
+    int64_t device_no = 0;
     *outcome = OUTCOME_NONE;
     *code = CODE_NONE;
-    godwit_status status = db_prepare(
-        d, "SELECT outcome, code FROM godwit_op WHERE scope = ?1 AND device_id = ?2 AND seq = ?3",
-        &stmt);
+    godwit_status status = sqlite_name(st, scope, &scope_no);
     if (status == GODWIT_OK) {
-        status = db_bind_slice(d, stmt, 1, scope);
+        status = sqlite_name(st, device_id, &device_no);
     }
     if (status == GODWIT_OK) {
-        status = db_bind_slice(d, stmt, 2, device_id);
+        status = db_prepare(d,
+                            "SELECT outcome, code FROM godwit_op"
+                            " WHERE scope = ?1 AND device_id = ?2 AND seq = ?3",
+                            &stmt);
     }
     if (status == GODWIT_OK) {
-        status = db_bind_int(d, stmt, 3, seq);
+        status = bind_ints(d, stmt, scope_no, device_no, seq);
     }
     if (status == GODWIT_OK) {
         status = db_step(d, stmt, &row);
@@ -171,14 +187,16 @@ godwit_status store_salts_load(store *st, slice scope, const int64_t *seqs, size
                                decide_salt *out, size_t *found) {
     db *d = &st->d;
     sqlite3_stmt *stmt = NULL;
+    int64_t scope_no = 0;
     *found = 0;
-    godwit_status status =
-        count ? db_prepare(d, "SELECT salt FROM godwit_commit WHERE scope = ?1 AND commit_seq = ?2",
-                           &stmt)
-              : GODWIT_OK;
+    godwit_status status = count ? sqlite_name(st, scope, &scope_no) : GODWIT_OK;
+    if (status == GODWIT_OK && count) {
+        status = db_prepare(
+            d, "SELECT salt FROM godwit_commit WHERE scope = ?1 AND commit_seq = ?2", &stmt);
+    }
     for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
         bool row = false;
-        status = db_bind_slice(d, stmt, 1, scope);
+        status = db_bind_int(d, stmt, 1, scope_no);
         if (status == GODWIT_OK) {
             status = db_bind_int(d, stmt, 2, seqs[i]);
         }
@@ -199,6 +217,7 @@ godwit_status store_salts_load(store *st, slice scope, const int64_t *seqs, size
 static godwit_status created_device(store *st, arena *a, slice scope, int64_t commit_seq,
                                     slice *out) {
     db *d = &st->d;
+    int64_t scope_no = 0;
     *out = (slice){0};
     godwit_status status = stmt_once(d, &st->hot[HOT_COMMIT_DEVICE], COMMIT_DEVICE_SQL);
     if (status != GODWIT_OK) {
@@ -206,7 +225,10 @@ static godwit_status created_device(store *st, arena *a, slice scope, int64_t co
     }
     sqlite3_stmt *stmt = st->hot[HOT_COMMIT_DEVICE];
     bool row = false;
-    status = db_bind_slice(d, stmt, 1, scope);
+    status = sqlite_name(st, scope, &scope_no);
+    if (status == GODWIT_OK) {
+        status = db_bind_int(d, stmt, 1, scope_no);
+    }
     if (status == GODWIT_OK) {
         status = db_bind_int(d, stmt, 2, commit_seq);
     }
@@ -336,7 +358,11 @@ static godwit_status load_row(store *st, decide_context *c, decide_row *row, boo
     memset(row->row.meta, 0, columns * sizeof *row->row.meta);
     row->clock = (vclock){0};
     row->typed = false;
-    godwit_status status = db_bind_slice(d, stmt, 1, c->scope);
+    int64_t scope_no = 0;
+    godwit_status status = sqlite_name(st, c->scope, &scope_no);
+    if (status == GODWIT_OK) {
+        status = db_bind_int(d, stmt, 1, scope_no);
+    }
     if (status == GODWIT_OK) {
         status = db_bind_slice(d, stmt, 2, row->table->name);
     }

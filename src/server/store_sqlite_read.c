@@ -17,6 +17,8 @@ enum {
     READ_COUNT
 };
 
+#define READ_NAMES 64
+
 struct store_reader {
     db d;
     connection_tables tables;
@@ -24,12 +26,12 @@ struct store_reader {
     bool change_ready; /* the change statement stands on a row not handed out yet */
     bool change_done;
     const schema_table *live_table;
-    slice scope;      /* of the open feed or table; borrowed from the caller */
-    arena row_memory; /* of one live row */
-    value *values;
-    char author[DEVICE_ID_BYTES_MAX + 1]; /* device of the commit asked for last */
-    size_t author_len;
-    int64_t author_seq; /* 0 = none */
+    int64_t scope;     /* of the open table */
+    arena row_memory;  /* of one live row */
+    known_name author; /* device of the commit `author_seq`, which was asked for last */
+    int64_t author_seq;
+    /* numbers never change their names: by hash of the name, and by number */
+    known_name numbers[READ_NAMES], devices[READ_NAMES], users[READ_NAMES];
 };
 
 godwit_status store_reader_open(store *st, store_reader **out) {
@@ -89,12 +91,75 @@ godwit_status store_read_scope(store_reader *r, slice scope, store_scope *out) {
     return sqlite_scope_load(&r->d, scope, out);
 }
 
+/* ---- names ---- */
+
+static godwit_status number_of(store_reader *r, slice name, int64_t *no) {
+    uint32_t h = 2166136261u;
+    for (size_t i = 0; i < name.len; i++) {
+        h = (h ^ (unsigned char)name.ptr[i]) * 16777619u;
+    }
+    known_name *slot = &r->numbers[h % READ_NAMES];
+    if (slot->no && slot->len == name.len && memcmp(slot->text, name.ptr, name.len) == 0) {
+        *no = slot->no;
+        return GODWIT_OK;
+    }
+    godwit_status status = sqlite_name_find(&r->d, name, no);
+    if (status == GODWIT_OK && *no && name.len <= sizeof slot->text) {
+        slot->no = *no;
+        slot->len = name.len;
+        memcpy(slot->text, name.ptr, name.len);
+    }
+    return status;
+}
+
+/* The name of a number, out of one of the caches; empty for 0. */
+static godwit_status name_of(store_reader *r, known_name *cache, int64_t no, slice *out) {
+    known_name *slot = &cache[(uint64_t)no % READ_NAMES];
+    *out = (slice){0};
+    if (no == 0) {
+        return GODWIT_OK;
+    }
+    if (slot->no != no) {
+        bool row = false;
+        sqlite3_stmt *stmt = NULL;
+        slot->no = 0;
+        godwit_status status =
+            db_prepare(&r->d, "SELECT name FROM godwit_name WHERE no = ?1", &stmt);
+        if (status == GODWIT_OK) {
+            status = db_bind_int(&r->d, stmt, 1, no);
+        }
+        if (status == GODWIT_OK) {
+            status = db_step(&r->d, stmt, &row);
+        }
+        slice name = row ? db_column_slice(stmt, 0) : (slice){0};
+        if (status == GODWIT_OK && name.len > sizeof slot->text) {
+            status = GODWIT_CORRUPT;
+        } else if (name.len) {
+            slot->no = no;
+            slot->len = name.len;
+            memcpy(slot->text, name.ptr, name.len);
+        }
+        db_done(&r->d, stmt);
+        if (status != GODWIT_OK) {
+            return status;
+        }
+    }
+    *out = (slice){slot->text, slot->no ? slot->len : 0};
+    return GODWIT_OK;
+}
+
 godwit_status store_read_salt(store_reader *r, slice scope, int64_t seq, int64_t *salt) {
     *salt = 0;
-    return seq == 0 ? GODWIT_OK
-                    : db_int(&r->d, salt,
-                             "SELECT salt FROM godwit_commit WHERE scope = ?1 AND commit_seq = ?2",
-                             "si", scope, seq);
+    int64_t no = 0;
+    if (seq == 0) {
+        return GODWIT_OK;
+    }
+    godwit_status status = number_of(r, scope, &no);
+    return status == GODWIT_OK
+               ? db_int(&r->d, salt,
+                        "SELECT salt FROM godwit_commit WHERE scope = ?1 AND commit_seq = ?2", "ii",
+                        no, seq)
+               : status;
 }
 
 godwit_status store_read_device(store_reader *r, arena *a, slice scope, slice device_id,
@@ -128,16 +193,18 @@ static godwit_status open_statement(store_reader *r, int which, const char *sql,
 #define CHANGE_COLUMNS                                                                             \
     "h.commit_seq, h.prev_seq, h.tbl, h.pk, h.kind, h.full_row, h.clock_seq, h.vclock, h.cols"
 
-static godwit_status read_commit(sqlite3_stmt *stmt, int from, store_commit_row *out) {
-    *out = (store_commit_row){.seq = sqlite3_column_int64(stmt, from),
-                              .salt = sqlite3_column_int64(stmt, from + 1),
-                              .at_ms = sqlite3_column_int64(stmt, from + 2),
-                              .first_seq = sqlite3_column_int64(stmt, from + 3),
-                              .last_seq = sqlite3_column_int64(stmt, from + 4),
-                              .device_id = db_column_slice(stmt, from + 5),
-                              .user_id = db_column_slice(stmt, from + 6)};
-    return op_outcome_parse(db_column_slice(stmt, from + 7), &out->outcome) ? GODWIT_OK
-                                                                            : GODWIT_CORRUPT;
+static godwit_status read_commit(store_reader *r, sqlite3_stmt *stmt, store_commit_row *out) {
+    *out = (store_commit_row){.seq = sqlite3_column_int64(stmt, 0),
+                              .salt = sqlite3_column_int64(stmt, 1),
+                              .at_ms = sqlite3_column_int64(stmt, 2),
+                              .first_seq = sqlite3_column_int64(stmt, 3),
+                              .last_seq = sqlite3_column_int64(stmt, 4)};
+    godwit_status status = name_of(r, r->devices, sqlite3_column_int64(stmt, 5), &out->device_id);
+    if (status == GODWIT_OK) {
+        status = name_of(r, r->users, sqlite3_column_int64(stmt, 6), &out->user_id);
+    }
+    bool sound = op_outcome_parse(db_column_slice(stmt, 7), &out->outcome);
+    return status == GODWIT_OK && !sound ? GODWIT_CORRUPT : status;
 }
 
 static void read_change(sqlite3_stmt *stmt, int from, store_change_row *out) {
@@ -154,25 +221,28 @@ static void read_change(sqlite3_stmt *stmt, int from, store_change_row *out) {
 }
 
 godwit_status store_feed_open(store_reader *r, slice scope, int64_t after_seq) {
+    int64_t no = 0;
     r->change_ready = false;
     r->change_done = false;
-    godwit_status status =
-        open_statement(r, READ_COMMITS,
-                       "SELECT " COMMIT_COLUMNS " FROM godwit_commit c WHERE c.scope = ?1"
-                       " AND c.commit_seq > ?2 ORDER BY c.commit_seq",
-                       "si", scope, after_seq);
+    godwit_status status = number_of(r, scope, &no);
+    if (status == GODWIT_OK) {
+        status = open_statement(r, READ_COMMITS,
+                                "SELECT " COMMIT_COLUMNS " FROM godwit_commit c WHERE c.scope = ?1"
+                                " AND c.commit_seq > ?2 ORDER BY c.commit_seq",
+                                "ii", no, after_seq);
+    }
     if (status == GODWIT_OK) {
         status = open_statement(r, READ_CHANGES,
                                 "SELECT " CHANGE_COLUMNS " FROM godwit_change h WHERE h.scope = ?1"
                                 " AND h.commit_seq > ?2 ORDER BY h.commit_seq, h.idx",
-                                "si", scope, after_seq);
+                                "ii", no, after_seq);
     }
     return status;
 }
 
 godwit_status store_feed_commit(store_reader *r, store_commit_row *out, bool *row) {
     godwit_status status = db_step(&r->d, r->stmts[READ_COMMITS], row);
-    return status == GODWIT_OK && *row ? read_commit(r->stmts[READ_COMMITS], 0, out) : status;
+    return status == GODWIT_OK && *row ? read_commit(r, r->stmts[READ_COMMITS], out) : status;
 }
 
 godwit_status store_feed_change(store_reader *r, int64_t seq, store_change_row *out, bool *row) {
@@ -212,12 +282,20 @@ void store_feed_close(store_reader *r) {
 
 godwit_status store_ledger_open(store_reader *r, slice scope, slice device_id, int64_t first,
                                 int64_t last) {
-    return open_statement(
-        r, READ_LEDGER,
-        "SELECT seq, lsn, commit_seq, lineage, op_key, outcome, code, detail, conflicts"
-        " FROM godwit_op WHERE scope = ?1 AND device_id = ?2"
-        " AND seq BETWEEN ?3 AND ?4 ORDER BY seq",
-        "ssii", scope, device_id, first, last);
+    int64_t scope_no = 0;
+    int64_t device_no = 0;
+    godwit_status status = number_of(r, scope, &scope_no);
+    if (status == GODWIT_OK) {
+        status = number_of(r, device_id, &device_no);
+    }
+    return status == GODWIT_OK
+               ? open_statement(
+                     r, READ_LEDGER,
+                     "SELECT seq, lsn, commit_seq, lineage, op_key, outcome, code, detail,"
+                     " conflicts FROM godwit_op WHERE scope = ?1 AND device_id = ?2"
+                     " AND seq BETWEEN ?3 AND ?4 ORDER BY seq",
+                     "iiii", scope_no, device_no, first, last)
+               : status;
 }
 
 godwit_status store_ledger_next(store_reader *r, store_ledger_row *out, bool *row) {
@@ -229,14 +307,14 @@ godwit_status store_ledger_next(store_reader *r, store_ledger_row *out, bool *ro
     *out = (store_ledger_row){.seq = sqlite3_column_int64(stmt, 0),
                               .lsn = sqlite3_column_int64(stmt, 1),
                               .commit_seq = sqlite3_column_int64(stmt, 2),
-                              .lineage = db_column_slice(stmt, 3),
                               .key = db_column_slice(stmt, 4),
                               .detail = db_column_slice(stmt, 7),
                               .conflicts = db_column_slice(stmt, 8)};
     (void)op_code_parse(db_column_slice(stmt, 6), &out->code);
     bool sound =
         out->key.len == SHA256_BYTES && op_outcome_parse(db_column_slice(stmt, 5), &out->outcome);
-    return sound ? GODWIT_OK : GODWIT_CORRUPT;
+    status = name_of(r, r->devices, sqlite3_column_int64(stmt, 3), &out->lineage);
+    return status == GODWIT_OK && !sound ? GODWIT_CORRUPT : status;
 }
 
 void store_ledger_close(store_reader *r) {
@@ -247,14 +325,16 @@ void store_ledger_close(store_reader *r) {
 
 godwit_status store_live_open(store_reader *r, slice scope, const schema_table *t, slice after) {
     arena_reset(&r->row_memory);
-    r->author_seq = 0;
     r->live_table = t;
-    r->scope = scope;
-    return open_statement(
-        r, READ_LIVE,
-        "SELECT pk, ver, created_ver, created_seq, vclock FROM godwit_row"
-        " WHERE scope = ?1 AND tbl = ?2 AND pk > ?3 AND del_ver IS NULL ORDER BY pk",
-        "sss", scope, t->name, after.ptr ? after : SLICE(""));
+    r->author_seq = 0;
+    godwit_status status = number_of(r, scope, &r->scope);
+    return status == GODWIT_OK
+               ? open_statement(r, READ_LIVE,
+                                "SELECT pk, ver, created_ver, created_seq, vclock FROM godwit_row"
+                                " WHERE scope = ?1 AND tbl = ?2 AND pk > ?3 AND del_ver IS NULL"
+                                " ORDER BY pk",
+                                "iss", r->scope, t->name, after.ptr ? after : SLICE(""))
+               : status;
 }
 
 /* Device of the commit that made a row: bulk creates come in runs of one commit. */
@@ -264,15 +344,15 @@ static godwit_status author_of(store_reader *r, int64_t commit_seq) {
     }
     bool row = false;
     godwit_status status =
-        open_statement(r, READ_DEVICE, COMMIT_DEVICE_SQL, "si", r->scope, commit_seq);
+        open_statement(r, READ_DEVICE, COMMIT_DEVICE_SQL, "ii", r->scope, commit_seq);
     sqlite3_stmt *stmt = r->stmts[READ_DEVICE];
     if (status == GODWIT_OK) {
         status = db_step(&r->d, stmt, &row);
     }
     slice device = row ? db_column_slice(stmt, 0) : (slice){0};
-    r->author_len = device.len <= DEVICE_ID_BYTES_MAX ? device.len : 0;
-    if (r->author_len) {
-        memcpy(r->author, device.ptr, r->author_len);
+    r->author.len = device.len <= sizeof r->author.text ? device.len : 0;
+    if (r->author.len) {
+        memcpy(r->author.text, device.ptr, r->author.len);
     }
     r->author_seq = commit_seq;
     sqlite3_reset(stmt);
@@ -316,7 +396,7 @@ godwit_status store_live_next(store_reader *r, store_live_row *out, bool *row) {
             out->clock_seq = sqlite3_column_int64(stmt, 3);
             int64_t created = sqlite3_column_int64(stmt, 2);
             status = out->clock_seq > 0 ? author_of(r, created) : GODWIT_OK;
-            out->clock_device = (slice){r->author, out->clock_seq > 0 ? r->author_len : 0};
+            out->clock_device = (slice){r->author.text, out->clock_seq > 0 ? r->author.len : 0};
         }
         if (status == GODWIT_OK) {
             status = live_values(r, out->id, out, &found); /* gone by other hands: skipped */
@@ -373,11 +453,12 @@ void store_conflicts_close(store_reader *r) {
 godwit_status store_history(store_reader *r, slice scope, const schema_table *t, slice id,
                             int64_t seq, store_commit_row *commit, store_change_row *change) {
     bool row = false;
-    godwit_status status = GODWIT_OK;
-    if (seq == 0) {
+    int64_t no = 0;
+    godwit_status status = number_of(r, scope, &no);
+    if (status == GODWIT_OK && seq == 0) {
         status = db_int(&r->d, &seq,
                         "SELECT ver FROM godwit_row WHERE scope = ?1 AND tbl = ?2 AND pk = ?3",
-                        "sss", scope, t->name, id);
+                        "iss", no, t->name, id);
     }
     if (status == GODWIT_OK) {
         status =
@@ -385,7 +466,7 @@ godwit_status store_history(store_reader *r, slice scope, const schema_table *t,
                            "SELECT " COMMIT_COLUMNS ", " CHANGE_COLUMNS
                            " FROM godwit_change h JOIN godwit_commit c USING (scope, commit_seq)"
                            " WHERE h.scope = ?1 AND h.commit_seq = ?2 AND h.tbl = ?3 AND h.pk = ?4",
-                           "siss", scope, seq, t->name, id);
+                           "iiss", no, seq, t->name, id);
     }
     if (status == GODWIT_OK) {
         status = db_step(&r->d, r->stmts[READ_HISTORY], &row);
@@ -394,7 +475,7 @@ godwit_status store_history(store_reader *r, slice scope, const schema_table *t,
         status = GODWIT_NOT_FOUND;
     }
     if (status == GODWIT_OK) {
-        status = read_commit(r->stmts[READ_HISTORY], 0, commit);
+        status = read_commit(r, r->stmts[READ_HISTORY], commit);
         read_change(r->stmts[READ_HISTORY], 8, change);
     }
     return status;

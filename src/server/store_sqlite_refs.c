@@ -28,6 +28,7 @@ static godwit_status row_live(typed_writer *w, const schema_table *t, slice id, 
     }
     store *st = w->st;
     db *d = &st->d;
+    int64_t scope_no = 0;
     *live = false;
     godwit_status status =
         stmt_once(d, &st->hot[HOT_ROW_LIVE],
@@ -35,7 +36,10 @@ static godwit_status row_live(typed_writer *w, const schema_table *t, slice id, 
                   " AND del_ver IS NULL");
     sqlite3_stmt *stmt = st->hot[HOT_ROW_LIVE];
     if (status == GODWIT_OK) {
-        status = db_bind_slice(d, stmt, 1, scope);
+        status = sqlite_name(st, scope, &scope_no);
+    }
+    if (status == GODWIT_OK) {
+        status = db_bind_int(d, stmt, 1, scope_no);
     }
     if (status == GODWIT_OK) {
         status = db_bind_slice(d, stmt, 2, t->name);

@@ -14,24 +14,30 @@ typedef struct {
     const store_author *author;
     const wire_op *ops;
     decide_commit *commit;
+    int64_t scope_no, device_no, user_no; /* godwit_name; device 0 = none */
 } save;
 
 static slice or_null(slice s) {
     return s.len ? s : (slice){0};
 }
 
-/* Binds from index 1 by letters: 'i' int64_t, 's' slice (empty = NULL), 't' slice (empty stays
- * text), 'k' key bytes, 'n' NULL; runs to the end. */
+/* Binds from index 1 by letters: 'i' int64_t, 'z' int64_t with 0 for NULL, 's' slice (empty =
+ * NULL), 't' slice (empty stays text), 'k' key bytes, 'n' NULL; runs to the end. */
 static godwit_status run(db *d, sqlite3_stmt *stmt, const char *types, ...) {
     va_list args;
     int rc = SQLITE_OK;
     int index = 1;
+    int64_t n;
     slice s;
     va_start(args, types);
     for (const char *t = types; *t && rc == SQLITE_OK; t++, index++) {
         switch (*t) {
         case 'i':
             rc = sqlite3_bind_int64(stmt, index, va_arg(args, int64_t));
+            break;
+        case 'z':
+            n = va_arg(args, int64_t);
+            rc = n ? sqlite3_bind_int64(stmt, index, n) : sqlite3_bind_null(stmt, index);
             break;
         case 'k':
             s = va_arg(args, slice);
@@ -63,31 +69,36 @@ static godwit_status run(db *d, sqlite3_stmt *stmt, const char *types, ...) {
     return status == GODWIT_CONSTRAINT ? GODWIT_INTERNAL : status;
 }
 
+#define ROW_INSERT                                                                                 \
+    "INSERT INTO godwit_row(scope, tbl, pk, ver, gen, created_ver, created_at, created_seq, "      \
+    "vclock,"                                                                                      \
+    " col_meta) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+#define ROW_UPDATE                                                                                 \
+    "UPDATE godwit_row SET ver = ?4, gen = ?5, created_ver = ?6, created_at = ?7, created_seq = "  \
+    "?8,"                                                                                          \
+    " vclock = ?9, col_meta = ?10, del_ver = ?11, del_device = ?12, last_image = ?13"              \
+    " WHERE scope = ?1 AND tbl = ?2 AND pk = ?3"
+#define CHANGE_INSERT                                                                              \
+    "INSERT INTO godwit_change(scope, commit_seq, idx, tbl, pk, kind, full_row, prev_seq, "        \
+    "clock_seq,"                                                                                   \
+    " vclock, cols) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+#define OP_INSERT                                                                                  \
+    "INSERT INTO godwit_op(scope, device_id, seq, lineage, lsn, op_key, commit_seq, outcome, "     \
+    "code,"                                                                                        \
+    " detail, conflicts, result) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+#define COMMIT_INSERT                                                                              \
+    "INSERT INTO godwit_commit(scope, commit_seq, salt, origin, device_id, first_seq, last_seq,"   \
+    " outcome, user_id, committed_at) VALUES (?1, ?2, ?3, 'device', ?4, ?5, ?6, ?7, ?8, ?9)"
+
 static godwit_status prepare_all(store *st) {
     static const struct {
         int slot;
         const char *sql;
-    } hot[] = {
-        {HOT_ROW_INSERT, "INSERT INTO godwit_row(scope, tbl, pk, ver, gen, created_ver, "
-                         "created_at, created_seq, vclock,"
-                         " col_meta) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"},
-        {HOT_ROW_UPDATE,
-         "UPDATE godwit_row SET ver = ?4, gen = ?5, created_ver = ?6, created_at = ?7, created_seq "
-         "= ?8,"
-         " vclock = ?9, col_meta = ?10, del_ver = ?11, del_device = ?12, last_image = ?13"
-         " WHERE scope = ?1 AND tbl = ?2 AND pk = ?3"},
-        {HOT_CHANGE, "INSERT INTO godwit_change(scope, commit_seq, idx, tbl, pk, kind, full_row, "
-                     "prev_seq, clock_seq,"
-                     " vclock, cols) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"},
-        {HOT_OP, "INSERT INTO godwit_op(scope, device_id, seq, lineage, lsn, op_key, commit_seq, "
-                 "outcome, code,"
-                 " received_at, detail, conflicts, result)"
-                 " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"},
-        {HOT_COMMIT,
-         "INSERT INTO godwit_commit(scope, commit_seq, salt, origin, device_id, first_seq, "
-         "last_seq,"
-         " outcome, user_id, committed_at) VALUES (?1, ?2, ?3, 'device', ?4, ?5, ?6, ?7, ?8, ?9)"},
-    };
+    } hot[] = {{HOT_ROW_INSERT, ROW_INSERT},
+               {HOT_ROW_UPDATE, ROW_UPDATE},
+               {HOT_CHANGE, CHANGE_INSERT},
+               {HOT_OP, OP_INSERT},
+               {HOT_COMMIT, COMMIT_INSERT}};
     godwit_status status = GODWIT_OK;
     for (size_t i = 0; status == GODWIT_OK && i < COUNT_OF(hot); i++) {
         status = stmt_once(&st->d, &st->hot[hot[i].slot], hot[i].sql);
@@ -211,16 +222,16 @@ static godwit_status save_meta(save *s, const decide_change *change, slice clock
     slice meta = meta_text(s, row);
     slice id = row->id;
     if (change->prev_seq == 0) {
-        return run(&st->d, st->hot[HOT_ROW_INSERT], "sttiiiiiss", s->c->scope, row->table->name, id,
+        return run(&st->d, st->hot[HOT_ROW_INSERT], "ittiiiiiss", s->scope_no, row->table->name, id,
                    r->ver, (int64_t)r->gen, r->created_ver, r->created.at_ms, r->created.seq, clock,
                    meta);
     }
     if (!change->is_delete) {
-        return run(&st->d, st->hot[HOT_ROW_UPDATE], "sttiiiiissnnn", s->c->scope, row->table->name,
+        return run(&st->d, st->hot[HOT_ROW_UPDATE], "ittiiiiissnnn", s->scope_no, row->table->name,
                    id, r->ver, (int64_t)r->gen, r->created_ver, r->created.at_ms, r->created.seq,
                    clock, meta);
     }
-    return run(&st->d, st->hot[HOT_ROW_UPDATE], "sttiiiiississ", s->c->scope, row->table->name, id,
+    return run(&st->d, st->hot[HOT_ROW_UPDATE], "ittiiiiississ", s->scope_no, row->table->name, id,
                r->ver, (int64_t)r->gen, r->created_ver, r->created.at_ms, r->created.seq, clock,
                meta, r->del_ver, or_null(r->del_device), columns_text(s, row, NULL));
 }
@@ -237,7 +248,7 @@ static godwit_status save_change(save *s, size_t index) {
     }
     godwit_status status = save_meta(s, change, clock);
     if (status == GODWIT_OK) {
-        status = run(&st->d, st->hot[HOT_CHANGE], "siittsiiiss", s->c->scope, s->commit->commit_seq,
+        status = run(&st->d, st->hot[HOT_CHANGE], "iiittsiiiss", s->scope_no, s->commit->commit_seq,
                      (int64_t)index, row->table->name, row->id,
                      change->is_delete ? SLICE("D") : SLICE("U"), (int64_t)change->full,
                      change->prev_seq, clock_seq, clock, or_null(change->columns_json));
@@ -327,17 +338,20 @@ static godwit_status save_op(save *s, size_t index) {
     if (!s->author->stream) {
         return s->c->a->failed ? GODWIT_NOMEM : GODWIT_OK;
     }
+    int64_t lineage = 0;
     slice key = {(const char *)op->key, SHA256_BYTES};
-    slice code = slice_of(op_code_name(result->code));
-    if (shared >= 0) {
-        return run(&st->d, st->hot[HOT_OP], "stisikisnissi", s->c->scope, s->author->device_id,
-                   op->seq, op->lineage, op->lsn, key, s->commit->commit_seq,
-                   slice_of(op_outcome_name(result->outcome)), s->author->now_ms,
-                   or_null(result->detail), or_null(result->conflicts_json), shared);
+    slice outcome = slice_of(op_outcome_name(result->outcome));
+    godwit_status status = sqlite_name(st, op->lineage, &lineage);
+    if (status != GODWIT_OK) {
+        return status;
     }
-    return run(&st->d, st->hot[HOT_OP], "stisikississs", s->c->scope, s->author->device_id, op->seq,
-               op->lineage, op->lsn, key, s->commit->commit_seq,
-               slice_of(op_outcome_name(result->outcome)), code, s->author->now_ms,
+    if (shared >= 0) {
+        return run(&st->d, st->hot[HOT_OP], "iiiiikisnssi", s->scope_no, s->device_no, op->seq,
+                   lineage, op->lsn, key, s->commit->commit_seq, outcome, or_null(result->detail),
+                   or_null(result->conflicts_json), shared);
+    }
+    return run(&st->d, st->hot[HOT_OP], "iiiiikisssss", s->scope_no, s->device_no, op->seq, lineage,
+               op->lsn, key, s->commit->commit_seq, outcome, slice_of(op_code_name(result->code)),
                or_null(result->detail), or_null(result->conflicts_json), or_null(result->result));
 }
 
@@ -413,7 +427,7 @@ static godwit_status save_conflict(save *s, size_t index) {
     }
     if (status == GODWIT_OK) {
         int64_t at = (int64_t)(s->commit->change_count + index);
-        status = run(&st->d, st->hot[HOT_CHANGE], "siittsiiins", s->c->scope, s->commit->commit_seq,
+        status = run(&st->d, st->hot[HOT_CHANGE], "iiittsiiins", s->scope_no, s->commit->commit_seq,
                      at, SLICE("_conflicts"), conflict->id, SLICE("U"), (int64_t)1, (int64_t)0,
                      (int64_t)0, text);
     }
@@ -436,6 +450,14 @@ static godwit_status settle_conflict(save *s, size_t index) {
         "sssi", s->c->scope, op->resolves, s->author->user_id, s->commit->commit_seq);
 }
 
+static godwit_status name_numbers(save *s) {
+    godwit_status status = sqlite_name(s->st, s->c->scope, &s->scope_no);
+    if (status == GODWIT_OK) {
+        status = sqlite_name(s->st, s->author->device_id, &s->device_no);
+    }
+    return status == GODWIT_OK ? sqlite_name(s->st, s->author->user_id, &s->user_no) : status;
+}
+
 godwit_status store_group_save(store *st, decide_context *c, const store_author *author,
                                const wire_op *ops, decide_commit *commit, decide_refusal *refusal) {
     char now_text[32];
@@ -450,6 +472,9 @@ godwit_status store_group_save(store *st, decide_context *c, const store_author 
                              .now_text = now_text};
     int64_t salt = 0;
     godwit_status status = prepare_all(st);
+    if (status == GODWIT_OK) {
+        status = name_numbers(&s);
+    }
     if (status == GODWIT_OK) {
         status = save_rows(&s);
     }
@@ -466,9 +491,9 @@ godwit_status store_group_save(store *st, decide_context *c, const store_author 
         status = next_salt(st, &salt);
     }
     if (status == GODWIT_OK) {
-        status = run(&st->d, st->hot[HOT_COMMIT], "siisiissi", c->scope, commit->commit_seq, salt,
-                     author->device_id, commit->first_seq, commit->last_seq,
-                     slice_of(op_outcome_name(commit->outcome)), author->user_id, commit->at_ms);
+        status = run(&st->d, st->hot[HOT_COMMIT], "iiiziisii", s.scope_no, commit->commit_seq, salt,
+                     s.device_no, commit->first_seq, commit->last_seq,
+                     slice_of(op_outcome_name(commit->outcome)), s.user_no, commit->at_ms);
     }
     return status == GODWIT_OK && c->a->failed ? GODWIT_NOMEM : status;
 }
