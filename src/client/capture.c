@@ -189,6 +189,16 @@ static void log_update(bytes *b, const client_table *t) {
 
 /* ---- Rows removed by REPLACE ---- */
 
+typedef struct {
+    const client_table *t;
+    const shape_unique *uniques;
+    size_t unique_count;
+    bool rowid_key;
+    arena *a;
+    slice *out; /* next text */
+    bytes b;
+} writer;
+
 static void unique_columns(bytes *b, const shape_unique *u, const char *between, const char *a,
                            const char *compare, const char *z) {
     for (size_t i = 0; i < u->count; i++) {
@@ -240,14 +250,34 @@ static void note_rows(bytes *b, const client_table *t, const shape_unique *uniqu
     bytes_char(b, ';');
 }
 
+/* Whether an UPDATE may run into another row: the condition of the trigger that notes. */
+static void uniques_differ(bytes *b, const shape_unique *uniques, size_t count) {
+    bytes_char(b, '(');
+    for (size_t i = 0; i < count; i++) {
+        bytes_text(b, i ? " OR " : "");
+        unique_columns(b, &uniques[i], " OR ", "OLD.", " IS NOT ", "NEW.");
+        /* another column may bring the row under a partial index */
+        bytes_text(b, uniques[i].where.len ? " OR 1" : "");
+    }
+    bytes_char(b, ')');
+}
+
 /* Logs the noted rows that are gone and that no DELETE trigger has logged (recursive_triggers may
- * be on). In a BEFORE trigger a key that SQLite is still to choose reads -1. */
-static void log_replaced(bytes *b, const client_table *t, bool rowid_key) {
+ * be on). A statement that was ignored leaves its notes behind: an UPDATE looks only where its own
+ * BEFORE trigger has cleared them. In a BEFORE trigger a key that SQLite is still to choose reads
+ * -1. */
+static void log_replaced(writer *w, bool update) {
+    bytes *b = &w->b;
+    const client_table *t = w->t;
     bytes owner;
     bytes_init(&owner, b->allocator, 0);
     bytes_printf(&owner, "tbl = %lld AND (owner IS ", (long long)t->tbl);
     column_ref(&owner, "NEW", key_column(t, 0));
-    bytes_text(&owner, rowid_key ? " OR owner = -1)" : ")");
+    bytes_text(&owner, w->rowid_key ? " OR owner = -1)" : ")");
+    if (update) {
+        bytes_text(&owner, " AND ");
+        uniques_differ(&owner, w->uniques, w->unique_count);
+    }
 
     bytes_text(b, " INSERT INTO godwit_log(op, tbl, ");
     capture_key_columns(b, t);
@@ -293,16 +323,6 @@ static void log_replaced(bytes *b, const client_table *t, bool rowid_key) {
 }
 
 /* ---- Whole triggers ---- */
-
-typedef struct {
-    const client_table *t;
-    const shape_unique *uniques;
-    size_t unique_count;
-    bool rowid_key;
-    arena *a;
-    slice *out; /* next text */
-    bytes b;
-} writer;
 
 static void trigger_name(bytes *b, slice table, char letter) {
     bytes name;
@@ -367,14 +387,8 @@ static void write_before(writer *w) {
     end_trigger(w, " END");
 
     b = begin_trigger(w, 'c', "BEFORE UPDATE", OF_ALL);
-    bytes_char(b, '(');
-    for (size_t i = 0; i < w->unique_count; i++) {
-        bytes_text(b, i ? " OR " : "");
-        unique_columns(b, &w->uniques[i], " OR ", "OLD.", " IS NOT ", "NEW.");
-        /* another column may bring the row under a partial index */
-        bytes_text(b, w->uniques[i].where.len ? " OR 1" : "");
-    }
-    bytes_text(b, ") AND " CAPTURING " BEGIN");
+    uniques_differ(b, w->uniques, w->unique_count);
+    bytes_text(b, " AND " CAPTURING " BEGIN");
     note_rows(b, w->t, w->uniques, w->unique_count, true);
     end_trigger(w, " END");
 }
@@ -404,7 +418,7 @@ static void write_triggers(writer *w) {
     key_differs(b, t, "OLD", "NEW");
     bytes_text(b, " AND " CAPTURING " BEGIN");
     if (replaces) {
-        log_replaced(b, t, w->rowid_key);
+        log_replaced(w, true);
     }
     log_row(b, t, 3, "OLD");
     log_row(b, t, 1, "NEW");
@@ -418,7 +432,7 @@ static void write_triggers(writer *w) {
         any_differs(b, t);
         bytes_text(b, " AND " CAPTURING " BEGIN");
         if (replaces) {
-            log_replaced(b, t, w->rowid_key);
+            log_replaced(w, true);
         }
         log_update(b, t);
         end_trigger(w, hook);
@@ -431,7 +445,7 @@ static void write_triggers(writer *w) {
     b = begin_trigger(w, 'i', "AFTER INSERT", OF_ALL);
     bytes_text(b, CAPTURING " BEGIN");
     if (replaces) {
-        log_replaced(b, t, w->rowid_key);
+        log_replaced(w, false);
     }
     log_row(b, t, 1, "NEW");
     end_trigger(w, hook);
