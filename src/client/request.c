@@ -90,13 +90,15 @@ godwit_status request_register(godwit *g, pump *p) {
 /* ---- Push and pull ---- */
 
 godwit_status request_first_lsn(godwit *g, slice scope, int64_t *lsn) {
+    /* every branch says that it is not retired: SQLite needs to see the condition of the index */
     return db_int(
         &g->db, lsn,
         "SELECT coalesce(min(lsn), 9223372036854775807) FROM (SELECT min(lsn) AS lsn FROM"
-        " godwit_op WHERE scope = ?1 AND state = 'pending' UNION ALL SELECT min(lsn) FROM godwit_op"
-        " WHERE scope = ?1 AND state = 'blocked' AND commit_seq IS NULL AND sequence_number > 0"
-        " UNION ALL SELECT min(lsn) FROM godwit_op WHERE scope = ?1 AND state = 'rejected' AND"
-        " commit_seq IS NULL AND sequence_number > 0)",
+        " godwit_op WHERE scope = ?1 AND state = 'pending' AND state <> 'retired' UNION ALL SELECT"
+        " min(lsn) FROM godwit_op WHERE scope = ?1 AND state = 'blocked' AND state <> 'retired' AND"
+        " commit_seq IS NULL AND sequence_number > 0 UNION ALL SELECT min(lsn) FROM godwit_op WHERE"
+        " scope = ?1 AND state = 'rejected' AND state <> 'retired' AND commit_seq IS NULL AND"
+        " sequence_number > 0)",
         "s", scope);
 }
 

@@ -189,7 +189,8 @@ static const char dead_letters_view[] =
     " 'failed' END AS status, o.last_error_code AS code, o.last_error AS detail, o.payload AS"
     " payload, coalesce((SELECT at FROM godwit_outcome AS x WHERE x.lsn = o.lsn ORDER BY x.id DESC"
     " LIMIT 1), o.last_attempt_at, o.created_at) AS at FROM godwit_op AS o WHERE o.state IN"
-    " ('rejected', 'blocked', 'conflict') AND NOT EXISTS (SELECT 1 FROM godwit_op AS s WHERE"
+    " ('rejected', 'blocked', 'conflict') AND o.state <> 'retired' AND NOT EXISTS (SELECT 1 FROM "
+    "godwit_op AS s WHERE"
     " s.supersedes = o.id) AND NOT EXISTS (SELECT 1 FROM godwit_outcome AS x WHERE x.lsn = o.lsn "
     "AND"
     " x.resolution IS NOT NULL)";
@@ -197,7 +198,8 @@ static const char dead_letters_view[] =
 #define META_INT(key)                                                                              \
     "coalesce((SELECT CAST(v AS INTEGER) FROM godwit_meta WHERE k = '" key "'), 0)"
 #define CAPTURED_COUNT "(SELECT count(*) FROM godwit_log WHERE lsn > " META_INT("sealed_lsn") ")"
-#define OPS_IN(states) "(SELECT count(*) FROM godwit_op WHERE state IN (" states "))"
+#define OPS_IN(states)                                                                             \
+    "(SELECT count(*) FROM godwit_op WHERE state IN (" states ") AND state <> 'retired')"
 
 static const char metrics_view[] =
     "CREATE VIEW godwit_metrics AS SELECT " CAPTURED_COUNT

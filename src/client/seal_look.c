@@ -50,12 +50,12 @@ static godwit_status new_identity(seal_run_state *s, seal_scope *scope) {
 static godwit_status load_scope(seal_run_state *s, seal_scope *scope) {
     db *d = &s->g->db;
     int64_t overlay = 0;
-    godwit_status status =
-        db_int(d, &overlay,
-               "SELECT EXISTS (SELECT 1 FROM godwit_op WHERE scope = ?1 AND state"
-               " = 'pending') OR EXISTS (SELECT 1 FROM godwit_op WHERE scope = ?1"
-               " AND state = 'acked')",
-               "s", scope->scope);
+    godwit_status status = db_int(
+        d, &overlay,
+        "SELECT EXISTS (SELECT 1 FROM godwit_op WHERE scope = ?1 AND state"
+        " = 'pending' AND state <> 'retired') OR EXISTS (SELECT 1 FROM godwit_op WHERE scope = ?1"
+        " AND state = 'acked' AND state <> 'retired')",
+        "s", scope->scope);
     scope->overlay = overlay != 0;
     if (status == GODWIT_OK) {
         status = db_text(d, &s->run, &scope->device_id,

@@ -84,14 +84,13 @@ static godwit_status scan_open(settle *s, own_scan *scan) {
     godwit_status status = db_int(
         s->d, &start,
         "SELECT coalesce(min(lsn), 9223372036854775807) FROM (SELECT min(lsn) AS lsn FROM godwit_op"
-        " WHERE scope = ?1 AND state = 'pending' UNION ALL SELECT min(lsn) FROM godwit_op WHERE "
-        "scope ="
-        " ?1 AND state = 'acked' UNION ALL SELECT min(lsn) FROM godwit_op WHERE scope = ?1 AND "
-        "state ="
-        " 'parked' UNION ALL SELECT min(lsn) FROM godwit_op WHERE scope = ?1 AND state = 'blocked' "
-        "AND"
-        " commit_seq IS NULL UNION ALL SELECT min(lsn) FROM godwit_op WHERE scope = ?1 AND state ="
-        " 'rejected' AND commit_seq IS NULL AND sequence_number > 0)",
+        " WHERE scope = ?1 AND state = 'pending' AND state <> 'retired' UNION ALL SELECT min(lsn)"
+        " FROM godwit_op WHERE scope = ?1 AND state = 'acked' AND state <> 'retired' UNION ALL"
+        " SELECT min(lsn) FROM godwit_op WHERE scope = ?1 AND state = 'parked' AND state <>"
+        " 'retired' UNION ALL SELECT min(lsn) FROM godwit_op WHERE scope = ?1 AND state = 'blocked'"
+        " AND state <> 'retired' AND commit_seq IS NULL UNION ALL SELECT min(lsn) FROM godwit_op"
+        " WHERE scope = ?1 AND state = 'rejected' AND state <> 'retired' AND commit_seq IS NULL AND"
+        " sequence_number > 0)",
         "s", s->scope);
     if (status == GODWIT_OK) {
         status =
@@ -322,11 +321,12 @@ godwit_status settle_refuse(settle *s, int64_t lsn, const char *code, slice deta
 godwit_status settle_retire_until(settle *s, int64_t seq) {
     sqlite3_stmt *stmt = NULL;
     bool row = true;
-    godwit_status status =
-        db_prepare(s->d,
-                   "SELECT lsn, tbl, entity_id, sequence_number, commit_seq, outcome FROM godwit_op"
-                   " WHERE scope = ?1 AND state = 'acked' AND commit_seq <= ?2 ORDER BY lsn",
-                   &stmt);
+    godwit_status status = db_prepare(
+        s->d,
+        "SELECT lsn, tbl, entity_id, sequence_number, commit_seq, outcome FROM godwit_op"
+        " WHERE scope = ?1 AND state = 'acked' AND state <> 'retired' AND commit_seq <= ?2"
+        " ORDER BY lsn",
+        &stmt);
     if (status == GODWIT_OK) {
         status = db_bind_slice(s->d, stmt, 1, s->scope);
     }

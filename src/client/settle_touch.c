@@ -348,7 +348,7 @@ static godwit_status touch_children(settle *s) {
     godwit_status status =
         db_prepare(s->d,
                    "SELECT DISTINCT tbl, entity_id FROM godwit_op WHERE scope = ?1 AND state IN"
-                   " ('pending', 'acked', 'parked')",
+                   " ('pending', 'acked', 'parked') AND state <> 'retired'",
                    &stmt);
     if (status == GODWIT_OK) {
         status = db_bind_slice(s->d, stmt, 1, s->scope);

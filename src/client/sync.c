@@ -130,7 +130,8 @@ static godwit_status run(godwit *g, pump *p, int64_t timeout_ms) {
 static godwit_status count_pending(godwit *g, int64_t *out) {
     return db_int(
         &g->db, out,
-        "SELECT (SELECT count(*) FROM godwit_op WHERE state = 'pending') + (SELECT count(*) FROM"
+        "SELECT (SELECT count(*) FROM godwit_op WHERE state = 'pending' AND state <> 'retired') + "
+        "(SELECT count(*) FROM"
         " godwit_log WHERE lsn > coalesce((SELECT CAST(v AS INTEGER) FROM godwit_meta WHERE k ="
         " 'sealed_lsn'), 0))",
         "");

@@ -229,7 +229,7 @@ static godwit_status retire_old_key(godwit *g, const client_table *t) {
                         "SELECT (SELECT count(*) FROM godwit_log WHERE tbl = ?1 AND lsn >"
                         " coalesce((SELECT CAST(v AS INTEGER) FROM godwit_meta WHERE k ="
                         " 'sealed_lsn'), 0)) + (SELECT count(*) FROM godwit_op WHERE tbl = ?1 AND"
-                        " state IN ('pending', 'acked', 'parked'))",
+                        " state IN ('pending', 'acked', 'parked') AND state <> 'retired')",
                         "i", t->tbl);
     }
     if (status == GODWIT_OK && open) {
