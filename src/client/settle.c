@@ -12,6 +12,9 @@
 
 #include "client/bootstrap.h"
 
+#define CACHE_KIB        "-16384" /* of memory, as SQLite's pragma wants it */
+#define CHECKPOINT_PAGES 4000
+
 /* ---- The frame ---- */
 
 static godwit_status load_identity(settle *s) {
@@ -76,12 +79,54 @@ static godwit_status prepare(settle *s) {
         status = db_int(
             s->d, &n,
             "SELECT EXISTS (SELECT 1 FROM godwit_identity AS i, godwit_op AS o WHERE o.scope ="
-            " i.scope AND o.state IN ('pending', 'acked', 'parked'))",
+            " i.scope AND o.state IN ('pending', 'acked', 'parked') AND o.state <> 'retired')",
             "");
         s->overlay = n != 0;
     }
     s->tables = ARENA_ARRAY(&s->a, apply_table *, s->g->registry.count + 1);
     return status == GODWIT_OK && !s->tables ? GODWIT_NOMEM : status;
+}
+
+/* Foreign keys: a cascade here would delete rows the server still has; inside a transaction the
+ * setting can't be changed. Triggers: where no table has any but Godwit's, writing without them
+ * costs half. */
+static void switch_off(settle *s) {
+    sqlite3 *handle = s->d->handle;
+    int64_t others = 1;
+    (void)sqlite3_db_config(handle, SQLITE_DBCONFIG_ENABLE_FKEY, -1, &s->foreign_keys);
+    if (s->foreign_keys) {
+        (void)sqlite3_db_config(handle, SQLITE_DBCONFIG_ENABLE_FKEY, 0, NULL);
+    }
+    godwit_status status =
+        db_int(s->d, &others,
+               "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger'"
+               " AND name NOT GLOB 'godwit_*')",
+               "");
+    (void)sqlite3_db_config(handle, SQLITE_DBCONFIG_ENABLE_TRIGGER, -1, &s->triggers);
+    if (status == GODWIT_OK && !others && s->triggers) {
+        (void)sqlite3_db_config(handle, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+    } else {
+        s->triggers = 0; /* nothing to put back */
+    }
+}
+
+static void switch_on(settle *s) {
+    if (s->foreign_keys) {
+        (void)sqlite3_db_config(s->d->handle, SQLITE_DBCONFIG_ENABLE_FKEY, 1, NULL);
+    }
+    if (s->triggers) {
+        (void)sqlite3_db_config(s->d->handle, SQLITE_DBCONFIG_ENABLE_TRIGGER, 1, NULL);
+    }
+}
+
+/* Pages of the feed touch pages of the file all over. Only on a connection of our own: an
+ * application has set its own as it wants it, and may have a hook where the checkpoint's would go.
+ */
+static void make_room(const settle *s) {
+    if (s->d->owned) {
+        (void)sqlite3_wal_autocheckpoint(s->d->handle, CHECKPOINT_PAGES);
+        (void)sqlite3_exec(s->d->handle, "PRAGMA main.cache_size = " CACHE_KIB, NULL, NULL, NULL);
+    }
 }
 
 godwit_status settle_open(settle *s, godwit *g, slice scope) {
@@ -98,12 +143,8 @@ godwit_status settle_open(settle *s, godwit *g, slice scope) {
     if (status != GODWIT_OK) {
         return status;
     }
-    /* a cascade here would delete rows the server still has; inside a transaction it can't be
-     * changed */
-    (void)sqlite3_db_config(g->db.handle, SQLITE_DBCONFIG_ENABLE_FKEY, -1, &s->foreign_keys);
-    if (s->foreign_keys) {
-        (void)sqlite3_db_config(g->db.handle, SQLITE_DBCONFIG_ENABLE_FKEY, 0, NULL);
-    }
+    make_room(s);
+    switch_off(s);
     status = db_begin(s->d);
     s->begun = status == GODWIT_OK;
     return s->begun ? prepare(s) : status;
@@ -136,7 +177,8 @@ static godwit_status check_history(settle *s) {
     godwit_status status = db_int(
         s->d, &lsn,
         "SELECT o.lsn FROM godwit_op AS o, godwit_cursor AS c WHERE o.scope = ?1 AND o.state ="
-        " 'acked' AND c.scope = ?1 AND c.state = 'live' AND o.commit_seq <= c.commit_seq LIMIT 1",
+        " 'acked' AND o.state <> 'retired' AND c.scope = ?1 AND c.state = 'live' AND o.commit_seq "
+        "<= c.commit_seq LIMIT 1",
         "s", s->scope);
     if (status == GODWIT_NOT_FOUND) {
         return GODWIT_OK;
@@ -196,9 +238,7 @@ godwit_status settle_close(settle *s, godwit_status status, settle_counts *count
             db_rollback(s->d);
         }
     }
-    if (s->foreign_keys) {
-        (void)sqlite3_db_config(s->d->handle, SQLITE_DBCONFIG_ENABLE_FKEY, 1, NULL);
-    }
+    switch_on(s);
     if (status == GODWIT_OK && counts) {
         *counts = s->counts;
     }

@@ -100,8 +100,8 @@ typedef struct {
     bool overlay;                          /* some operation is pending or acked */
     bool deletes_parent;                   /* a row other rows may point to goes away */
     bool needs_snapshot;
-    bool staging;     /* a snapshot is being staged: the feed goes there */
-    int foreign_keys; /* the connection's setting before */
+    bool staging;               /* a snapshot is being staged: the feed goes there */
+    int foreign_keys, triggers; /* the connection's settings before */
     bool begun;
     int64_t now_ms;
     int64_t acked_seq, next_seq; /* of the identity, as stored */

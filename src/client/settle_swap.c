@@ -2,8 +2,9 @@
  * waiting operations made again one by one, in their order. One that the table refuses shows no
  * effect for now; it stays pending, the server will decide.
  *
- * A waiting row elsewhere that holds a UNIQUE value the server has given to another row is drawn
- * in. */
+ * Some of the rows may have been written in place before: all of them are taken out, so it does not
+ * matter. A waiting row elsewhere that holds a UNIQUE value the server has given to another row is
+ * drawn in. */
 #include "client/settle.h"
 
 #include <stdlib.h>

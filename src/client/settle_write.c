@@ -66,15 +66,7 @@ godwit_status settle_write(settle *s) {
     }
     memcpy(order, s->rows, s->row_count * sizeof(touched *));
     qsort(order, s->row_count, sizeof(touched *), by_rank);
-    godwit_status status = db_begin(s->d);
-    if (status != GODWIT_OK) {
-        return status;
-    }
-    status = write_all(s, order);
-    if (status == GODWIT_OK) {
-        return db_commit(s->d);
-    }
-    db_rollback(s->d);
+    godwit_status status = write_all(s, order);
     return status == GODWIT_CONSTRAINT ? settle_swap(s) : status;
 }
 
