@@ -1,0 +1,71 @@
+"""The edits tools/mutants makes: `old` must be in `file` exactly once; `tests` must then fail. sample: part
+of `make test`; all of them: `make soak`."""
+
+SPINE = "test_spine.py::"
+GUARANTEE = "test_guarantees.py::test_guarantee_"
+
+MUTANTS = [
+    # 1: durable in the queue in the transaction that made it
+    {"guarantee": 1, "name": "weak synchronous", "file": "src/client/durable.c",
+     "old": '"PRAGMA main.synchronous=FULL"', "new": '"PRAGMA main.synchronous=NORMAL"',
+     "tests": [GUARANTEE + "1_commits_reach_the_disk"]},
+    {"guarantee": 1, "name": "inserts not captured", "file": "src/client/capture.c",
+     "old": 'log_row(b, t, 1, "NEW");\n    end_trigger(w, hook);\n}',
+     "new": "end_trigger(w, hook);\n}",
+     "tests": [GUARANTEE + "1_row_and_operation_live_and_die_together"]},
+    {"guarantee": 1, "name": "capture forgets every 7th", "file": "src/client/capture.c",
+     "old": 'b = begin_trigger(w, \'i\', "AFTER INSERT", OF_ALL);\n    bytes_text(b, CAPTURING " BEGIN");',
+     "new": 'b = begin_trigger(w, \'i\', "AFTER INSERT", OF_ALL);\n'
+            '    bytes_text(b, "(SELECT coalesce(max(lsn), 0) % 7 FROM godwit_log) <> 6 AND " CAPTURING " BEGIN");',
+     "tests": [GUARANTEE + "1_row_and_operation_live_and_die_together"]},
+    # 2: at most once, never dropped
+    {"guarantee": 2, "name": "keys of tools not looked up", "file": "src/server/push_ledger.c",
+     "old": "        if (idem.found) {\n            known++;", "new": "        if (idem.found && known > count) {\n            known++;",
+     "tests": [GUARANTEE + "2_tools_without_a_stream"]},
+    {"guarantee": 2, "name": "silence taken as success", "file": "src/client/sync.c",
+     "old": "        w->exchange(w->context, &request, &answer);\n",
+     "new": "        w->exchange(w->context, &request, &answer);\n        if (answer.status == 0) {\n"
+            "            status = db_exec(&g->db, \"UPDATE godwit_op SET state = 'retired' WHERE state = 'pending'\");\n        }\n",
+     "tests": ["test_bad_input.py::test_a_broken_answer_changes_nothing", GUARANTEE + "2_answers_lost"], "sample": True},
+    {"guarantee": 2, "name": "a fork goes unnoticed", "file": "src/core/decide.c",
+     "old": "        return STREAM_FORKED;\n    }\n    return resent_forked(device, request, by_seq) ? STREAM_FORKED : STREAM_OK;",
+     "new": "        return STREAM_OK;\n    }\n    return STREAM_OK;",
+     "tests": ["test_bad_input.py::test_another_previous_key_is_a_fork",
+               "test_bad_input.py::test_another_operation_at_a_used_number_is_a_fork"]},
+    {"guarantee": 2, "name": "a gap goes unnoticed", "file": "src/core/decide.c",
+     "old": "if (request->first_seq - 1 > device->applied_seq) {", "new": "if (request->first_seq - 1 > device->applied_seq + 1000) {",
+     "tests": ["test_bad_input.py::test_a_sequence_gap"]},
+    # 3: what was committed together travels together
+    {"guarantee": 3, "name": "groups not marked", "file": "src/client/group.c",
+     "old": "last < m->before + 2", "new": "last >= 0",
+     "tests": [GUARANTEE + "3_groups_are_never_seen_in_half", SPINE + "test_a_transaction_arrives_as_one"], "sample": True},
+    {"guarantee": 3, "name": "refused group not undone", "file": "src/core/decide.c",
+     "old": "    decide_undo(w);\n    w->conflict_count = 0;", "new": "    w->conflict_count = 0;",
+     "tests": ["test_wire.py::test_atomic_is_all_or_nothing"]},
+    # 4: concurrent edits
+    {"guarantee": 4, "name": "nothing is ever concurrent", "file": "src/core/merge.c",
+     "old": "return meta->ver > eff_base && !own;", "new": "return meta->ver > eff_base && !own && seq < 0;",
+     "tests": [SPINE + "test_same_column_is_decided_and_the_loser_is_in_the_ledger",
+               GUARANTEE + "4_a_policy_decides_and_the_loser_is_kept"]},
+    {"guarantee": 4, "name": "everything is concurrent", "file": "src/core/merge.c",
+     "old": "return meta->ver > eff_base && !own;", "new": "return meta->ver > 0 && eff_base >= 0 && !own;",
+     "tests": [GUARANTEE + "4_no_clock_decides_alone"]},
+    {"guarantee": 4, "name": "losers not recorded", "file": "src/core/decide_record.c",
+     "old": "    w->conflict_count++;\n    return &w->conflicts[index];", "new": "    return &w->conflicts[index];",
+     "tests": [SPINE + "test_same_column_is_decided_and_the_loser_is_in_the_ledger"]},
+    # 5: convergence
+    {"guarantee": 5, "name": "deletes of others ignored", "file": "src/client/settle_touch.c",
+     "old": "    row->change = CHANGE_DELETE;\n", "new": "    return status;\n",
+     "tests": [GUARANTEE + "5_all_replicas_converge", SPINE + "test_offline_edits_reach_everybody"]},
+    {"guarantee": 5, "name": "own merges not taken back", "file": "src/client/settle_touch.c",
+     "old": "    row->ver = commit->seq;\n    row->vclock = change->vector_clock;\n    s->counts.received += !commit->own;\n",
+     "new": "    row->ver = commit->seq;\n    row->vclock = change->vector_clock;\n    s->counts.received += !commit->own;\n"
+            "    if (commit->seq % 3 == 0) {\n        return status;\n    }\n",
+     "tests": [GUARANTEE + "5_all_replicas_converge", SPINE + "test_offline_edits_reach_everybody"]},
+    # 7: no local transaction spans a request
+    {"guarantee": 7, "name": "transaction around a request", "file": "src/client/sync.c",
+     "old": "        w->exchange(w->context, &request, &answer);\n",
+     "new": "        status = db_exec(&g->db, \"BEGIN IMMEDIATE\");\n        w->exchange(w->context, &request, &answer);\n"
+            "        status = db_exec(&g->db, \"COMMIT\");\n",
+     "tests": [GUARANTEE + "7_writes_go_on_during_a_request"], "sample": True},
+]
