@@ -238,37 +238,31 @@ static const char metrics_view[] =
 static const char applying_view[] =
     "CREATE VIEW godwit_applying AS SELECT 1 - capture AS applying FROM godwit_state";
 
-/* Makes one view unless it is there with this text. A table of the same name (an application that
- * has the requirements' sync_queue of its own) is left alone. */
-static godwit_status view_install(godwit *g, const char *name, slice wanted) {
-    int64_t same = 0;
-    int64_t table = 0;
+/* Whether one view is there with this text. A table of the same name (an application that has the
+ * requirements' sync_queue of its own) is left alone. */
+static godwit_status view_current(godwit *g, const char *name, slice wanted, bool *current) {
+    int64_t n = 0;
     godwit_status status = db_int(
-        &g->db, &table, "SELECT count(*) FROM sqlite_schema WHERE name = ?1 AND type <> 'view'",
-        "s", slice_of(name));
-    if (status == GODWIT_OK && table) {
-        client_log(g, GODWIT_LOG_WARN, "view=%s skipped: a table of that name exists", name);
-        return GODWIT_OK;
-    }
-    if (status == GODWIT_OK) {
-        status =
-            db_int(&g->db, &same, "SELECT count(*) FROM sqlite_schema WHERE name = ?1 AND sql = ?2",
-                   "ss", slice_of(name), wanted);
-    }
-    if (status != GODWIT_OK || same) {
-        return status;
-    }
+        &g->db, &n,
+        "SELECT count(*) FROM sqlite_schema WHERE name = ?1 AND (type <> 'view' OR sql = ?2)", "ss",
+        slice_of(name), wanted);
+    *current = n > 0;
+    return status;
+}
+
+static godwit_status view_install(godwit *g, const char *name, slice wanted) {
     char drop[64];
     snprintf(drop, sizeof drop, "DROP VIEW IF EXISTS %s", name);
-    status = db_exec(&g->db, drop);
+    godwit_status status = db_exec(&g->db, drop);
     return status == GODWIT_OK ? db_exec(&g->db, wanted.ptr) : status;
 }
 
-godwit_status client_views_install(godwit *g) {
+/* install false: only looks, and *current says whether all are as they should be. */
+static godwit_status views(godwit *g, bool install, bool *current) {
     static const struct {
         const char *name, *text;
         void (*build)(bytes *b, int64_t further_keys);
-    } views[] = {
+    } list[] = {
         {"sync_queue", NULL, queue_view},
         {"godwit_conflicts", conflicts_view, NULL},
         {"godwit_dead_letters", dead_letters_view, NULL},
@@ -283,32 +277,38 @@ godwit_status client_views_install(godwit *g) {
                                   "");
     bytes b;
     bytes_init(&b, g->allocator, 0);
-    for (size_t i = 0; i < COUNT_OF(views) && status == GODWIT_OK; i++) {
+    *current = true;
+    for (size_t i = 0; i < COUNT_OF(list) && status == GODWIT_OK; i++) {
+        bool same = false;
         bytes_clear(&b);
-        if (views[i].build) {
-            views[i].build(&b, further_keys);
+        if (list[i].build) {
+            list[i].build(&b, further_keys);
         } else {
-            bytes_text(&b, views[i].text);
+            bytes_text(&b, list[i].text);
         }
-        status = b.failed ? GODWIT_NOMEM : view_install(g, views[i].name, bytes_view(&b));
+        status = b.failed ? GODWIT_NOMEM : view_current(g, list[i].name, bytes_view(&b), &same);
+        if (status == GODWIT_OK && !same && install) {
+            status = view_install(g, list[i].name, bytes_view(&b));
+        }
+        *current = *current && same;
     }
     bytes_deinit(&b);
     return status;
 }
 
+godwit_status client_views_install(godwit *g) {
+    bool current = false;
+    return views(g, true, &current);
+}
+
 static godwit_status lineage_install(godwit *g) {
     uint8_t random[16];
     char hex[33];
-    int64_t present = 0;
-    godwit_status status =
-        db_int(&g->db, &present, "SELECT count(*) FROM godwit_meta WHERE k = 'lineage'", "");
-    if (status != GODWIT_OK || present) {
-        return status;
-    }
-    status = client_entropy(g, random, sizeof random);
+    godwit_status status = client_entropy(g, random, sizeof random);
     if (status == GODWIT_OK) {
         id_hex_encode(random, sizeof random, hex);
-        status = client_meta_set(g, "lineage", slice_of(hex));
+        status = db_run(&g->db, "INSERT OR IGNORE INTO godwit_meta(k, v) VALUES ('lineage', ?1)",
+                        "s", slice_of(hex));
     }
     return status;
 }
@@ -331,8 +331,19 @@ godwit_status client_installed(godwit *g, bool *installed, bool *current) {
 }
 
 godwit_status client_install(godwit *g) {
+    bool current = false;
+    int64_t lineage = 0;
     godwit_status status = db_migrate(&g->db, "godwit_meta", steps, (int)COUNT_OF(steps));
-    if (status != GODWIT_OK) {
+    if (status == GODWIT_OK) {
+        status =
+            db_int(&g->db, &lineage, "SELECT count(*) FROM godwit_meta WHERE k = 'lineage'", "");
+    }
+    if (status == GODWIT_OK) {
+        status = views(g, false, &current);
+    }
+    /* where all is there no write transaction is begun: even an empty one has to wait for readers
+     */
+    if (status != GODWIT_OK || (lineage && current)) {
         return status;
     }
     status = db_begin(&g->db);
