@@ -41,7 +41,7 @@ MUTANTS = [
      "tests": [GUARANTEE + "3_groups_are_never_seen_in_half", SPINE + "test_a_transaction_arrives_as_one"], "sample": True},
     {"guarantee": 3, "name": "refused group not undone", "file": "src/core/decide.c",
      "old": "    decide_undo(w);\n    w->conflict_count = 0;", "new": "    w->conflict_count = 0;",
-     "tests": ["test_wire.py::test_atomic_is_all_or_nothing"]},
+     "tests": [GUARANTEE + "3_a_refused_group_leaves_nothing_to_the_next"]},
     # 4: concurrent edits
     {"guarantee": 4, "name": "nothing is ever concurrent", "file": "src/core/merge.c",
      "old": "return meta->ver > eff_base && !own;", "new": "return meta->ver > eff_base && !own && seq < 0;",
@@ -49,7 +49,7 @@ MUTANTS = [
                GUARANTEE + "4_a_policy_decides_and_the_loser_is_kept"]},
     {"guarantee": 4, "name": "everything is concurrent", "file": "src/core/merge.c",
      "old": "return meta->ver > eff_base && !own;", "new": "return meta->ver > 0 && eff_base >= 0 && !own;",
-     "tests": [GUARANTEE + "4_no_clock_decides_alone"]},
+     "tests": [GUARANTEE + "4_no_clock_decides_alone", SPINE + "test_a_wrong_clock_decides_nothing_but_ties"]},
     {"guarantee": 4, "name": "losers not recorded", "file": "src/core/decide_record.c",
      "old": "    w->conflict_count++;\n    return &w->conflicts[index];", "new": "    return &w->conflicts[index];",
      "tests": [SPINE + "test_same_column_is_decided_and_the_loser_is_in_the_ledger"]},

@@ -9,6 +9,7 @@ import threading
 import time
 
 from harness import BUILD, Proxy, assert_converged, chaos, settle
+from stream import Stream
 from test_kill import SHARED, WRITER
 
 
@@ -166,6 +167,19 @@ def test_guarantee_3_one_bad_member_refuses_the_whole(world):
     assert a.run("SELECT count(*) FROM godwit_dead_letters") == [(3,)]
 
 
+def test_guarantee_3_a_refused_group_leaves_nothing_to_the_next(server):
+    """In one push: a group that is refused at its second operation, then one that builds on its first."""
+    s = Stream(server)
+    pair = {"first": 1, "size": 2}
+    results = s.push([s.op("create", "pins", "p1", {"title": "x"}, seq=1, group=pair),
+                      s.op("update", "pins", "missing", {"title": "x"}, seq=2, group=pair),
+                      s.op("update", "pins", "p1", {"title": "y"}, seq=3)]).json["results"]
+    assert [r["status"] for r in results] == ["error"] * 3
+    assert [r["error"]["code"] for r in results[1:]] == ["row-missing"] * 2
+    assert server.rows("pins") == []
+    assert [c["changes"] for c in server.pull()[0] if c.get("changes")] == []
+
+
 # ---- 4: concurrent edits ----
 
 def test_guarantee_4_columns_merge(server, devices):
@@ -199,7 +213,7 @@ def test_guarantee_4_a_policy_decides_and_the_loser_is_kept(world):
 
 
 def test_guarantee_4_no_clock_decides_alone(server, devices):
-    """A device whose clock is years ahead does not win against an edit that knew its own."""
+    """An edit made with knowledge of another wins over it, even if its device's clock is decades behind."""
     a, b, c = devices
     a.run("INSERT INTO pins(id, title) VALUES ('p', 't')")
     settle(a, b, rounds=1)
@@ -207,6 +221,7 @@ def test_guarantee_4_no_clock_decides_alone(server, devices):
     a.run("UPDATE godwit_log SET wall = wall + 36500 WHERE lsn = (SELECT max(lsn) FROM godwit_log)")
     settle(a, b, rounds=1)
     b.run("UPDATE pins SET title = 'saw it and changed it'")
+    b.run("UPDATE godwit_log SET wall = wall - 9000 WHERE lsn = (SELECT max(lsn) FROM godwit_log)")
     settle(b, a, c)
     assert_converged(server, devices)
     assert c.one("SELECT title FROM pins") == "saw it and changed it"
