@@ -49,7 +49,7 @@ MUTANTS = [
                GUARANTEE + "4_a_policy_decides_and_the_loser_is_kept"]},
     {"guarantee": 4, "name": "everything is concurrent", "file": "src/core/merge.c",
      "old": "return meta->ver > eff_base && !own;", "new": "return meta->ver > 0 && eff_base >= 0 && !own;",
-     "tests": [GUARANTEE + "4_no_clock_decides_alone", SPINE + "test_a_wrong_clock_decides_nothing_but_ties"]},
+     "tests": [GUARANTEE + "4_a_delete_that_saw_the_edit_deletes"]},
     {"guarantee": 4, "name": "losers not recorded", "file": "src/core/decide_record.c",
      "old": "    w->conflict_count++;\n    return &w->conflicts[index];", "new": "    return &w->conflicts[index];",
      "tests": [SPINE + "test_same_column_is_decided_and_the_loser_is_in_the_ledger"]},

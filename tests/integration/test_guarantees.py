@@ -227,6 +227,19 @@ def test_guarantee_4_no_clock_decides_alone(server, devices):
     assert c.one("SELECT title FROM pins") == "saw it and changed it"
 
 
+def test_guarantee_4_a_delete_that_saw_the_edit_deletes(server, devices):
+    """edit_wins protects edits the deleting user could not know of, not those on the screen."""
+    a, b, c = devices
+    a.run("INSERT INTO pins(id, title) VALUES ('p', 't')")
+    a.run("UPDATE pins SET title = 'edited'")
+    settle(a, b, rounds=1)
+    b.run("DELETE FROM pins")
+    settle(b, a, c)
+    assert_converged(server, devices)
+    assert server.rows("pins") == []
+    assert server.query("SELECT count(*) FROM godwit_conflict") == [(0,)]
+
+
 # ---- 5: convergence ----
 
 def random_edit(generator, device, ids):
