@@ -38,6 +38,7 @@ typedef struct {
     column_info *columns;
     bool triggers; /* the application's own: read back after every write */
     bool has_defaults;
+    bool whole; /* every column of the table is synced */
     bool referenced_outside_key; /* some foreign key refers to columns beside the key */
     const char *select_sql, *insert_sql, *delete_sql;
     fk_info *parents; /* this table as the child */

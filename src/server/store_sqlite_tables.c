@@ -135,6 +135,12 @@ static godwit_status build_columns(db *d, arena *a, bytes *b, table_info *info) 
                " COLLATE NOCASE",
                "s", t->name);
     info->triggers = triggers > 0;
+    int64_t columns = 0;
+    if (status == GODWIT_OK) {
+        status = db_int(d, &columns, "SELECT count(*) FROM pragma_table_xinfo(?1) WHERE hidden = 0",
+                        "s", t->name);
+    }
+    info->whole = columns == (int64_t)t->column_count;
     info->select_sql = select_text(a, b, t);
     info->insert_sql = insert_text(a, b, t, defaults);
     info->delete_sql = delete_text(a, b, t);

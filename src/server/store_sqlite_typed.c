@@ -462,6 +462,11 @@ godwit_status typed_make_room(typed_writer *w, const schema_table *table, decide
                               size_t count) {
     const table_info *info = tables_info(w->st->tables.tables, table);
     godwit_status status = GODWIT_OK;
+    if (!info->whole) { /* columns that are not synced would not come back */
+        w->refusal->code = CODE_UNIQUE_VIOLATION;
+        w->refusal->detail = slice_of("a unique value is taken");
+        return GODWIT_CONSTRAINT;
+    }
     for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
         const decide_row *row = changes[i].row;
         if (row->table == table && row->typed && !changes[i].is_delete) {
