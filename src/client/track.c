@@ -143,7 +143,7 @@ static godwit_status seal_first(godwit *g) {
     while (status == GODWIT_OK && more) {
         status = seal_run(g, 10000, &more);
     }
-    if (status == GODWIT_NOT_FOUND) {
+    if (status == GODWIT_NOT_FOUND || status == GODWIT_MISUSE) { /* not known */
         g->message[0] = '\0';
         status = GODWIT_OK;
     }
@@ -297,7 +297,9 @@ static godwit_status track(godwit *g, arena *a, slice name, const char *options_
         }
         if (!options_json) {
             client_table ignored;
-            status = shape_from_spec(g, a, was->shape.name, was->spec, &ignored, &options);
+            slice spec = arena_copy(a, was->spec); /* the registry may be loaded anew below */
+            status =
+                spec.ptr ? shape_from_spec(g, a, name, spec, &ignored, &options) : GODWIT_NOMEM;
         }
     }
     if (status == GODWIT_OK) {
@@ -305,8 +307,10 @@ static godwit_status track(godwit *g, arena *a, slice name, const char *options_
     }
     if (status == GODWIT_OK && was && !same_key(was, &now)) {
         status = retire_old_key(g, was);
+        if (status == GODWIT_OK) {
+            status = registry_changed(g);
+        }
         was = NULL;
-        now.data_count = 0;
         if (status == GODWIT_OK) {
             status = shape_read(g, a, name, &options, NULL, 0, &now);
         }
