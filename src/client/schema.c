@@ -302,11 +302,11 @@ godwit_status client_views_install(godwit *g) {
 }
 
 static godwit_status lineage_install(godwit *g) {
-    uint8_t random[16];
+    uint8_t entropy[16];
     char hex[33];
-    godwit_status status = client_entropy(g, random, sizeof random);
+    godwit_status status = client_entropy(g, entropy, sizeof entropy);
     if (status == GODWIT_OK) {
-        id_hex_encode(random, sizeof random, hex);
+        id_hex_encode(entropy, sizeof entropy, hex);
         status = db_run(&g->db, "INSERT OR IGNORE INTO godwit_meta(k, v) VALUES ('lineage', ?1)",
                         "s", slice_of(hex));
     }

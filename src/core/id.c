@@ -178,9 +178,9 @@ static void hash_digest(sha256 *h, slice content) {
 }
 
 void id_operation(slice lineage, int64_t lsn, char out[UUID_TEXT_BYTES]) {
-    uint8_t random[16];
+    uint8_t ignored[16];
     /* Godwit's own lineages: SQL has no digest, and the view sync_queue must give the same id */
-    if (lsn >= 0 && lsn < INT64_C(1) << 48 && id_hex_decode(lineage, random, sizeof random)) {
+    if (lsn >= 0 && lsn < INT64_C(1) << 48 && id_hex_decode(lineage, ignored, sizeof ignored)) {
         const char *hex = lineage.ptr;
         snprintf(out, UUID_TEXT_BYTES, "%.8s-%.4s-8%.3s-8%.3s-%012llx", hex, hex + 8, hex + 12,
                  hex + 15, (unsigned long long)lsn);

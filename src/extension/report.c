@@ -127,14 +127,14 @@ static void call_clock_merge(sqlite3_context *context, int argc, sqlite3_value *
 }
 
 static void call_uuid7(sqlite3_context *context, int argc, sqlite3_value **argv) {
-    uint8_t random[10];
+    uint8_t entropy[10];
     char id[UUID_TEXT_BYTES];
     struct timespec now = {0, 0};
     (void)argc;
     (void)argv;
-    sqlite3_randomness((int)sizeof random, random);
+    sqlite3_randomness((int)sizeof entropy, entropy);
     (void)clock_gettime(CLOCK_REALTIME, &now);
-    id_uuid7((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, random, id);
+    id_uuid7((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, entropy, id);
     sqlite3_result_text(context, id, -1, SQLITE_TRANSIENT);
 }
 
