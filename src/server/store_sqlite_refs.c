@@ -157,11 +157,30 @@ static godwit_status check_parents(typed_writer *w, const table_info *info, tabl
     return status;
 }
 
-/* Nothing may refer any more to what `values` of the parent were. */
+/* Does some row hold the values that are referred to now? */
+static godwit_status values_taken_over(typed_writer *w, const fk_info *key, const value *values,
+                                       bool *found) {
+    const store_tables *tables = w->st->tables.tables;
+    const table_info *child = tables_info(tables, key->child);
+    sqlite3_stmt **slot = &w->st->tables.stmts[child - tables->infos].parents[key - child->parents];
+    godwit_status status = stmt_once(&w->st->d, slot, key->parent_sql);
+    for (size_t i = 0; status == GODWIT_OK && i < key->fk->count; i++) {
+        status = db_bind_value(&w->st->d, *slot, (int)i + 1, &values[key->parent_columns[i]]);
+    }
+    if (status == GODWIT_OK) {
+        status = db_step(&w->st->d, *slot, found);
+    }
+    sqlite3_reset(*slot);
+    return status;
+}
+
+/* Nothing may refer any more to what `values` of the parent were, unless another row has them now.
+ */
 static godwit_status check_child(typed_writer *w, const fk_info *key, sqlite3_stmt **slot,
                                  const value *values) {
     db *d = &w->st->d;
     bool found = false;
+    bool taken_over = false;
     godwit_status status = stmt_once(d, slot, key->child_sql);
     for (size_t i = 0; status == GODWIT_OK && i < key->fk->count; i++) {
         const value *v = &values[key->parent_columns[i]];
@@ -174,7 +193,10 @@ static godwit_status check_child(typed_writer *w, const fk_info *key, sqlite3_st
         status = db_step(d, *slot, &found);
     }
     sqlite3_reset(*slot);
-    return status == GODWIT_OK && found ? refuse(w, key) : status;
+    if (status == GODWIT_OK && found && !key->by_key) {
+        status = values_taken_over(w, key, values, &taken_over);
+    }
+    return status == GODWIT_OK && found && !taken_over ? refuse(w, key) : status;
 }
 
 static godwit_status check_children(typed_writer *w, const table_info *info, table_stmts *s,

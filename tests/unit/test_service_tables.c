@@ -225,6 +225,33 @@ static void keys_of_all_kinds(void **state) {
     kit_deinit(&k);
 }
 
+static void keys_to_other_unique_columns(void **state) {
+    (void)state;
+    kit k;
+    kit_init(&k,
+             "CREATE TABLE p(id TEXT PRIMARY KEY, code TEXT UNIQUE);"
+             "CREATE TABLE c(id TEXT PRIMARY KEY, code TEXT REFERENCES p(code));",
+             NULL);
+    kit_device a = kit_register(&k, A, "ana", "field");
+    wire_op made[] = {kit_op(&k, &a, OP_CREATE, "p", "1", "{\"code\":\"x\"}"),
+                      kit_op(&k, &a, OP_CREATE, "p", "2", "{\"code\":\"y\"}"),
+                      kit_op(&k, &a, OP_CREATE, "c", "c1", "{\"code\":\"x\"}")};
+    assert_text(kit_push(&k, &a, made, 3), "results.2.status", "success");
+    wire_op away = kit_op(&k, &a, OP_UPDATE, "p", "1", "{\"code\":\"z\"}");
+    away.base = SLICE("{\"code\":\"x\"}");
+    kit_answer r = kit_push(&k, &a, &away, 1);
+    assert_text(r, "results.0.error.code", "fk-violation");
+    assert_text(r, "results.0.error.detail", "c(code) refers to p(code)");
+    wire_op swap[] = {kit_op(&k, &a, OP_UPDATE, "p", "1", "{\"code\":\"y\"}"),
+                      kit_op(&k, &a, OP_UPDATE, "p", "2", "{\"code\":\"x\"}")};
+    kit_group(swap, 2);
+    r = kit_push(&k, &a, swap, 2); /* the code has another owner, it is not gone */
+    assert_text(r, "results.0.status", "success");
+    assert_text(r, "results.1.status", "success");
+    assert_string_equal(kit_sql(&k, "SELECT id FROM p WHERE code = 'x'"), "2");
+    kit_deinit(&k);
+}
+
 static void schema_files_grow(void **state) {
     (void)state;
     kit k;
@@ -351,6 +378,7 @@ int main(void) {
         cmocka_unit_test(bad_settings_are_named),
         cmocka_unit_test(the_database_has_the_last_word),
         cmocka_unit_test(keys_of_all_kinds),
+        cmocka_unit_test(keys_to_other_unique_columns),
         cmocka_unit_test(schema_files_grow),
         cmocka_unit_test(dev_adopts),
         cmocka_unit_test(without_dev_tables_are_checked),
