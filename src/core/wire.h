@@ -36,11 +36,11 @@ typedef struct {
     /* both */
     size_t depends_count;
     const json *payload_node, *base_node; /* parsed objects; NULL for void */
+    slice resolves;          /* conflict id or empty; no part of the key */
     /* without stream fields */
     slice key_text;          /* opaque, 1..255 bytes */
     const slice *depends_ids; /* ids within the request */
     int64_t base_commit;     /* baseSeq; -1 = absent: over the current row */
-    slice resolves;          /* conflict id or empty */
 } wire_op;
 
 typedef struct {

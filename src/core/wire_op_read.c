@@ -59,12 +59,13 @@ enum {
     F_DEPENDS,
     F_ORIGIN,
     F_REASON,
+    F_RESOLVES,
     F_COUNT
 };
 static const char *const stream_fields[F_COUNT] = {
     "id",        "operation", "entityType", "entityId", "sequenceNumber", "idempotencyKey",
     "group",     "ctx",       "payload",    "base",     "nonce",          "wallMs",
-    "dependsOn", "origin",    "reason",
+    "dependsOn", "origin",    "reason",     "resolves",
 };
 
 static bool read_group(wire_context *c, const json *node, wire_op *op) {
@@ -236,7 +237,8 @@ static bool read_stream_op(wire_context *c, const json *node, const push_request
     if (f[F_REASON]) {
         return wire_invalid(c, "reason belongs to a void");
     }
-    return read_ctx(c, f[F_CTX], request->device_id, op) && read_content(c, f, op) &&
+    return wire_read_text(c, f[F_RESOLVES], "resolves", false, ID_BYTES_MAX, &op->resolves) &&
+           read_ctx(c, f[F_CTX], request->device_id, op) && read_content(c, f, op) &&
            check_key(c, op, scope);
 }
 

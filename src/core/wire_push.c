@@ -92,6 +92,9 @@ void wire_push_op(bytes *b, bool *first, slice scope, const wire_op *op) {
         write_content(b, &first_member, op);
     }
     key_int(b, &first_member, "wallMs", op->wall_ms);
+    if (op->resolves.len && op->kind != OP_VOID) {
+        key_text(b, &first_member, "resolves", op->resolves);
+    }
     json_key(b, &first_member, "dependsOn");
     bytes_char(b, '[');
     bool first_item = true;

@@ -23,7 +23,13 @@ static godwit_status run_group(push *p, size_t at, size_t count, const decide_re
     uint8_t(*prints)[SHA256_BYTES] = NULL;
     bool answered = false;
     bool failed = false;
+    bool unknown = false;
+    decide_refusal unresolved;
     godwit_status status = push_dependencies(p, at, count, &failed);
+    if (status == GODWIT_OK && !forced) {
+        status = push_resolves(p, at, count, &unresolved, &unknown);
+        forced = unknown ? &unresolved : NULL;
+    }
     if (status == GODWIT_OK && !p->stream) {
         prints = arena_array(run->a, count, sizeof *prints);
         status = prints ? push_find_keys(p, at, count, prints, &answered) : GODWIT_NOMEM;

@@ -49,6 +49,9 @@ godwit_status push_load_rows(push *p, size_t from, size_t to, bool reload) MUST_
 godwit_status push_index_ids(push *p) MUST_USE;
 /* Was something that the group's operations depend on decided without effect? */
 godwit_status push_dependencies(const push *p, size_t at, size_t count, bool *failed) MUST_USE;
+/* Does every conflict the operations resolve exist in the scope? Else *unknown and *refusal. */
+godwit_status push_resolves(const push *p, size_t at, size_t count, decide_refusal *refusal,
+                            bool *unknown) MUST_USE;
 /* Keys of a group without a stream. *answered: the group is not decided now. */
 godwit_status push_find_keys(push *p, size_t at, size_t count, uint8_t (*prints)[SHA256_BYTES],
                              bool *answered) MUST_USE;

@@ -1,5 +1,6 @@
-/* What was decided before: dependencies of a group, and the keys of callers without a stream. A key
- * is opaque; a fingerprint of the content tells a replay from another request under the same key.
+/* What was decided before: dependencies of a group, conflicts it resolves, and the keys of callers
+ * without a stream. A key is opaque; a fingerprint of the content tells a replay from another
+ * request under the same key.
  */
 #include "server/push.h"
 
@@ -102,6 +103,34 @@ godwit_status push_dependencies(const push *p, size_t at, size_t count, bool *fa
         }
     }
     return status;
+}
+
+/* ---- conflicts ---- */
+
+godwit_status push_resolves(const push *p, size_t at, size_t count, decide_refusal *refusal,
+                            bool *unknown) {
+    *unknown = false;
+    for (size_t i = 0; i < count && !*unknown; i++) {
+        const wire_op *op = &p->request->ops[at + i];
+        bool known = true;
+        if (op->resolves.len == 0) {
+            continue;
+        }
+        godwit_status status =
+            store_conflict_known(p->scope->st, p->scope->c.scope, op->resolves, &known);
+        if (status != GODWIT_OK) {
+            return status;
+        }
+        if (!known) {
+            const char *detail =
+                arena_printf(p->scope->a, "resolves names no conflict of this scope: %.*s",
+                             SLICE_ARG(op->resolves));
+            *refusal = (decide_refusal){
+                .code = CODE_VALIDATION, .detail = slice_of(detail), .op_index = i};
+            *unknown = true;
+        }
+    }
+    return p->scope->a->failed ? GODWIT_NOMEM : GODWIT_OK;
 }
 
 /* ---- keys ---- */

@@ -1,4 +1,5 @@
-/* Bootstrap pages: the live rows of a scope, table by table (parents first), by key.
+/* Bootstrap pages: the live rows of a scope, table by table (parents first), by key, then the
+ * conflicts that wait for a person (entity _conflicts, as in the feed).
  *
  * Pages are read at different times: each row carries its version, and the first page pins where
  * the log goes on afterwards. The token is the cursor of that place, then table and key of the last
@@ -9,6 +10,8 @@
  * It gives no rights: scope and history are checked like those of a cursor. */
 #include "server/service_inner.h"
 
+#define CONFLICTS "_conflicts"
+
 typedef struct {
     service_reader *r;
     service_job *job;
@@ -18,7 +21,7 @@ typedef struct {
     table_filter filter;
     store_scope scope;
     wire_cursor pinned;
-    size_t table; /* index in reg->order */
+    size_t table; /* index in reg->order; behind its end: the conflicts */
     slice after;  /* key of the last row sent, in scratch */
     size_t rows;
     bool full; /* the page is */
@@ -95,10 +98,12 @@ static godwit_status read_token(snapshot *p, bool *valid) {
     if (status != GODWIT_OK || salt != p->pinned.salt) {
         return status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
     }
-    for (p->table = 0; p->table < p->reg->schema.table_count; p->table++) {
-        if (slice_equal(p->reg->order[p->table]->name, table)) {
+    p->table = p->reg->schema.table_count;
+    *valid = slice_is(table, CONFLICTS);
+    for (size_t i = 0; i < p->reg->schema.table_count; i++) {
+        if (slice_equal(p->reg->order[i]->name, table)) {
+            p->table = i;
             *valid = true;
-            break;
         }
     }
     return GODWIT_OK;
@@ -149,6 +154,50 @@ static godwit_status write_table(snapshot *p, const schema_table *t, size_t rows
     return status;
 }
 
+static slice entity_of(const registry *reg, slice table) {
+    for (size_t i = 0; i < reg->schema.table_count; i++) {
+        if (slice_equal(reg->schema.tables[i].name, table)) {
+            return reg->schema.tables[i].entity;
+        }
+    }
+    return table;
+}
+
+static void write_conflict(snapshot *p, const store_conflict_row *row) {
+    bytes *b = p->b;
+    bytes_text(b, p->rows ? ",{\"entityType\":\"" : "{\"entityType\":\"");
+    bytes_text(b, CONFLICTS "\",\"entityId\":");
+    json_write_text(b, row->id);
+    bytes_text(b, ",\"ver\":");
+    bytes_int(b, row->commit_seq);
+    bytes_text(b, ",\"columns\":");
+    store_conflict_json(b, entity_of(p->reg, row->table), row);
+    bytes_char(b, '}');
+    p->rows++;
+}
+
+static godwit_status write_conflicts(snapshot *p, size_t rows_max) {
+    godwit_status status = store_conflicts_waiting(p->r->store, p->query->scope, p->after);
+    slice last = {0};
+    while (status == GODWIT_OK && !p->full) {
+        store_conflict_row row;
+        bool found = false;
+        status = store_conflicts_next(p->r->store, &row, &found);
+        if (status != GODWIT_OK || !found) {
+            break;
+        }
+        write_conflict(p, &row);
+        p->full = p->rows >= rows_max || p->b->len >= PAGE_BYTES_MAX;
+        if (p->full) {
+            last = arena_copy(&p->r->scratch, row.id);
+            status = last.ptr ? GODWIT_OK : GODWIT_NOMEM;
+        }
+    }
+    store_conflicts_close(p->r->store);
+    p->after = last;
+    return status;
+}
+
 static godwit_status write_rows(snapshot *p) {
     size_t rows_max = p->query->limit > 0 && p->query->limit < SNAPSHOT_ROWS_MAX
                           ? (size_t)p->query->limit
@@ -165,6 +214,9 @@ static godwit_status write_rows(snapshot *p) {
         }
         p->after = (slice){0};
         p->table++;
+    }
+    if (status == GODWIT_OK && !p->full && p->filter.conflicts) {
+        status = write_conflicts(p, rows_max);
     }
     return status;
 }
@@ -185,7 +237,8 @@ static void write_end(snapshot *p) {
         bytes_text(b, "\",\"token\":\"");
         wire_cursor_write(b, &p->pinned);
         bytes_char(b, '.');
-        write_part(b, p->reg->order[p->table]->name);
+        write_part(b, p->table < p->reg->schema.table_count ? p->reg->order[p->table]->name
+                                                            : SLICE(CONFLICTS));
         bytes_char(b, '.');
         write_part(b, p->after);
         bytes_text(b, "\",\"more\":true}");

@@ -90,6 +90,9 @@ godwit_status store_salts_load(store *st, slice scope, const int64_t *seqs, size
 godwit_status store_rows_load(store *st, decide_context *c, decide_row *const *rows, size_t count,
                               bool exact) MUST_USE;
 
+/* Whether the scope has a conflict record of this id. */
+godwit_status store_conflict_known(store *st, slice scope, slice id, bool *known) MUST_USE;
+
 /* ---- save ---- */
 
 typedef struct {
@@ -97,10 +100,11 @@ typedef struct {
     bool stream;                     /* ledger rows are written */
     int64_t now_ms;
 } store_author;
-/* Writes one decided group: typed rows, metadata, feed, ledger, conflicts. Sets columns_json of its
- * changes and `result` of its results (without one yet) to what the database holds; row values are
- * replaced by the stored ones. CONSTRAINT: *refusal is set (detail in the context's arena), the
- * caller rolls back. */
+/* Writes one decided group: typed rows, metadata, feed, ledger, conflicts; a record that an
+ * operation with effect resolves (wire_op.resolves) is marked, unless a person decided it before.
+ * Sets columns_json of its changes and `result` of its results (without one yet) to what the
+ * database holds; row values are replaced by the stored ones. CONSTRAINT: *refusal is set (detail
+ * in the context's arena), the caller rolls back. */
 godwit_status store_group_save(store *st, decide_context *c, const store_author *author,
                                const wire_op *ops, decide_commit *commit,
                                decide_refusal *refusal) MUST_USE;
@@ -204,8 +208,13 @@ typedef struct {
 } store_conflict_row;
 godwit_status store_conflicts_open(store_reader *r, slice scope, slice state,
                                    int64_t before) MUST_USE;
+/* Those that wait for a person, by id, after `after` (empty = from the beginning). */
+godwit_status store_conflicts_waiting(store_reader *r, slice scope, slice after) MUST_USE;
 godwit_status store_conflicts_next(store_reader *r, store_conflict_row *out, bool *row) MUST_USE;
 void store_conflicts_close(store_reader *r);
+/* The record as it travels: the columns of godwit_conflict in camelCase, opKey in hex. entity: the
+ * name of its table on the wire. */
+void store_conflict_json(bytes *b, slice entity, const store_conflict_row *row);
 
 /* One change of a row's history: that of commit `seq`, or with seq 0 the newest. NOT_FOUND. */
 godwit_status store_history(store_reader *r, slice scope, const schema_table *t, slice id,

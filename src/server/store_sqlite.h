@@ -7,6 +7,7 @@
  *   store_sqlite_typed.c   writing typed rows, what the database made of the values
  *   store_sqlite_refs.c    foreign keys of the rows a group touched
  *   store_sqlite_save.c    one decided group
+ *   store_sqlite_conflict.c the conflict ledger
  *   store_sqlite_read.c    feed, ledger, live rows, conflicts, history */
 #ifndef SERVER_STORE_SQLITE_H
 #define SERVER_STORE_SQLITE_H
@@ -161,6 +162,17 @@ godwit_status typed_read_values(sqlite3_stmt *stmt, const schema_table *t, arena
 /* Prepares select_sql and steps to the row of `id`; the caller resets *stmt. */
 godwit_status typed_select(store *st, arena *a, const schema_table *t, slice id,
                            sqlite3_stmt **stmt, bool *found) MUST_USE;
+
+/* the conflict ledger (store_sqlite_conflict.c) */
+#define SQLITE_CONFLICT_COLUMNS                                                                    \
+    "conflict_id, kind, policy, winner, state, tbl, pk, device_id, op_key, cols, base, theirs,"    \
+    " ours, chosen, commit_seq, at, resolved_commit, resolved_by"
+/* Of a statement over those columns; borrowed from it. */
+void sqlite_conflict_read(sqlite3_stmt *stmt, store_conflict_row *out);
+/* Records of a decided group, records its operations resolve, and all of them into its commit. */
+godwit_status sqlite_conflicts_save(store *st, const decide_context *c, const store_author *author,
+                                    int64_t scope_no, const wire_op *ops,
+                                    const decide_commit *commit) MUST_USE;
 
 /* Reads a column as text that must be copied to be kept; empty for NULL. */
 slice copied(arena *a, sqlite3_stmt *stmt, int column);

@@ -13,6 +13,7 @@ enum {
     READ_LIVE,
     READ_DEVICE,
     READ_CONFLICTS,
+    READ_WAITING,
     READ_HISTORY,
     READ_COUNT
 };
@@ -23,7 +24,8 @@ struct store_reader {
     db d;
     connection_tables tables;
     sqlite3_stmt *stmts[READ_COUNT];
-    bool change_ready; /* the change statement stands on a row not handed out yet */
+    sqlite3_stmt *conflicts; /* the one of them that lists conflicts now */
+    bool change_ready;       /* the change statement stands on a row not handed out yet */
     bool change_done;
     const schema_table *live_table;
     int64_t scope;     /* of the open table */
@@ -416,38 +418,43 @@ void store_live_close(store_reader *r) {
 
 /* ---- conflicts and history ---- */
 
+static void conflicts_begin(store_reader *r, int which, godwit_status status) {
+    r->conflicts = status == GODWIT_OK ? r->stmts[which] : NULL;
+}
+
 godwit_status store_conflicts_open(store_reader *r, slice scope, slice state, int64_t before) {
-    return open_statement(
+    godwit_status status = open_statement(
         r, READ_CONFLICTS,
-        "SELECT conflict_id, kind, policy, winner, state, tbl, pk, device_id, op_key,"
-        " cols, base, theirs, ours, chosen, commit_seq, at, resolved_commit, resolved_by"
+        "SELECT " SQLITE_CONFLICT_COLUMNS
         " FROM godwit_conflict WHERE scope = ?1 AND (?2 = '' OR state = ?2)"
         " AND commit_seq < ?3 ORDER BY commit_seq DESC, length(conflict_id), conflict_id",
         "ssi", scope, state.ptr ? state : SLICE(""), before > 0 ? before : INT64_MAX);
+    conflicts_begin(r, READ_CONFLICTS, status);
+    return status;
+}
+
+godwit_status store_conflicts_waiting(store_reader *r, slice scope, slice after) {
+    godwit_status status =
+        open_statement(r, READ_WAITING,
+                       "SELECT " SQLITE_CONFLICT_COLUMNS
+                       " FROM godwit_conflict WHERE scope = ?1 AND state = 'open'"
+                       " AND conflict_id > ?2 ORDER BY conflict_id",
+                       "ss", scope, after.ptr ? after : SLICE(""));
+    conflicts_begin(r, READ_WAITING, status);
+    return status;
 }
 
 godwit_status store_conflicts_next(store_reader *r, store_conflict_row *out, bool *row) {
-    sqlite3_stmt *stmt = r->stmts[READ_CONFLICTS];
-    godwit_status status = db_step(&r->d, stmt, row);
-    if (status != GODWIT_OK || !*row) {
-        return status;
+    godwit_status status = db_step(&r->d, r->conflicts, row);
+    if (status == GODWIT_OK && *row) {
+        sqlite_conflict_read(r->conflicts, out);
     }
-    slice *const texts[] = {&out->id,     &out->kind,    &out->policy,    &out->winner,
-                            &out->state,  &out->table,   &out->entity_id, &out->device_id,
-                            &out->op_key, &out->columns, &out->base,      &out->theirs,
-                            &out->ours,   &out->chosen};
-    for (size_t i = 0; i < COUNT_OF(texts); i++) {
-        *texts[i] = db_column_slice(stmt, (int)i);
-    }
-    out->commit_seq = sqlite3_column_int64(stmt, 14);
-    out->at_ms = sqlite3_column_int64(stmt, 15);
-    out->resolved_commit = sqlite3_column_int64(stmt, 16);
-    out->resolved_by = db_column_slice(stmt, 17);
-    return GODWIT_OK;
+    return status;
 }
 
 void store_conflicts_close(store_reader *r) {
-    sqlite3_reset(r->stmts[READ_CONFLICTS]);
+    sqlite3_reset(r->conflicts);
+    r->conflicts = NULL;
 }
 
 godwit_status store_history(store_reader *r, slice scope, const schema_table *t, slice id,

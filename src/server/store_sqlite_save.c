@@ -355,101 +355,6 @@ static godwit_status save_op(save *s, size_t index) {
                or_null(result->detail), or_null(result->conflicts_json), or_null(result->result));
 }
 
-/* ---- conflicts ---- */
-
-static void member(bytes *b, const char *name, slice json_text) {
-    bytes_text(b, ",\"");
-    bytes_text(b, name);
-    bytes_text(b, "\":");
-    bytes_slice(b, json_text.len ? json_text : SLICE("null"));
-}
-
-static void text_member(bytes *b, const char *name, slice text) {
-    bytes_text(b, ",\"");
-    bytes_text(b, name);
-    bytes_text(b, "\":");
-    json_write_text(b, text);
-}
-
-/* The record as it travels in the feed: columns of godwit_conflict in camelCase. */
-static slice conflict_text(const save *s, const decide_conflict *conflict) {
-    bytes *b = &s->st->json;
-    char at[32];
-    wire_time_write(s->commit->at_ms, at);
-    bytes_clear(b);
-    bytes_text(b, "{\"conflictId\":");
-    json_write_text(b, conflict->id);
-    bytes_text(b, ",\"commitSeq\":");
-    bytes_int(b, s->commit->commit_seq);
-    text_member(b, "entityType", conflict->table->entity);
-    text_member(b, "entityId", conflict->entity_id);
-    text_member(b, "kind", conflict->kind);
-    if (s->author->stream) {
-        bytes_text(b, ",\"opKey\":");
-        json_write_hex(b, conflict->op->key, SHA256_BYTES);
-    } else {
-        text_member(b, "opKey", conflict->op->key_text);
-    }
-    text_member(b, "deviceId", s->author->device_id);
-    member(b, "cols", conflict->columns_json);
-    member(b, "base", conflict->base);
-    member(b, "theirs", conflict->theirs);
-    member(b, "ours", conflict->ours);
-    member(b, "chosen", conflict->chosen);
-    text_member(b, "policy", conflict->policy);
-    text_member(b, "winner", conflict->winner);
-    text_member(b, "state", conflict->open ? SLICE("open") : SLICE("auto"));
-    text_member(b, "at", slice_of(at));
-    bytes_char(b, '}');
-    return text_done(s, b);
-}
-
-static godwit_status save_conflict(save *s, size_t index) {
-    store *st = s->st;
-    const decide_conflict *conflict = &s->commit->conflicts[index];
-    slice key = s->author->stream ? (slice){(const char *)conflict->op->key, SHA256_BYTES}
-                                  : conflict->op->key_text;
-    godwit_status status = db_run(
-        &st->d,
-        "INSERT INTO godwit_conflict(scope, conflict_id, commit_seq, tbl, pk, kind, op_key, "
-        "device_id,"
-        " cols, base, theirs, ours, chosen, policy, winner, state, at)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
-        "ssisssbsssssssssi", s->c->scope, conflict->id, s->commit->commit_seq,
-        conflict->table->name, conflict->entity_id, conflict->kind, key,
-        or_null(s->author->device_id), or_null(conflict->columns_json), or_null(conflict->base),
-        or_null(conflict->theirs), or_null(conflict->ours), or_null(conflict->chosen),
-        conflict->policy, conflict->winner, conflict->open ? SLICE("open") : SLICE("auto"),
-        s->commit->at_ms);
-    slice text = conflict_text(s, conflict);
-    if (status == GODWIT_OK && !text.ptr) {
-        status = GODWIT_NOMEM;
-    }
-    if (status == GODWIT_OK) {
-        int64_t at = (int64_t)(s->commit->change_count + index);
-        status = run(&st->d, st->hot[HOT_CHANGE], "iiittsiiins", s->scope_no, s->commit->commit_seq,
-                     at, SLICE("_conflicts"), conflict->id, SLICE("U"), (int64_t)1, (int64_t)0,
-                     (int64_t)0, text);
-    }
-    return status;
-}
-
-/* An operation that names an open conflict and had effect settles it. */
-static godwit_status settle_conflict(save *s, size_t index) {
-    const decide_result *result = &s->commit->results[index];
-    const wire_op *op = &s->ops[index];
-    bool effect = result->outcome == OUTCOME_APPLIED || result->outcome == OUTCOME_MERGED ||
-                  result->outcome == OUTCOME_NOOP;
-    if (op->resolves.len == 0 || !effect) {
-        return GODWIT_OK;
-    }
-    return db_run(
-        &s->st->d,
-        "UPDATE godwit_conflict SET state = 'resolved', resolved_by = ?3, resolved_commit = ?4"
-        " WHERE scope = ?1 AND conflict_id = ?2 AND state = 'open'",
-        "sssi", s->c->scope, op->resolves, s->author->user_id, s->commit->commit_seq);
-}
-
 static godwit_status name_numbers(save *s) {
     godwit_status status = sqlite_name(s->st, s->c->scope, &s->scope_no);
     if (status == GODWIT_OK) {
@@ -480,12 +385,9 @@ godwit_status store_group_save(store *st, decide_context *c, const store_author 
     }
     for (size_t i = 0; status == GODWIT_OK && i < commit->result_count; i++) {
         status = save_op(&s, i);
-        if (status == GODWIT_OK) {
-            status = settle_conflict(&s, i);
-        }
     }
-    for (size_t i = 0; status == GODWIT_OK && i < commit->conflict_count; i++) {
-        status = save_conflict(&s, i);
+    if (status == GODWIT_OK) {
+        status = sqlite_conflicts_save(st, c, author, s.scope_no, ops, commit);
     }
     if (status == GODWIT_OK) {
         status = next_salt(st, &salt);

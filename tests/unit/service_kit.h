@@ -377,8 +377,9 @@ static inline kit_answer kit_push_one(kit *k, kit_device *d, op_kind kind, const
 static inline void kit_base(kit *k, const kit_device *d, wire_op *op, int64_t seq,
                             const char *base) {
     const char *sql = arena_printf(
-        &k->a, "SELECT salt FROM godwit_commit WHERE scope = '%s' AND commit_seq = %lld", d->scope,
-        (long long)seq);
+        &k->a, "SELECT salt FROM godwit_commit WHERE scope = (SELECT no FROM godwit_name WHERE name ="
+               " '%s') AND commit_seq = %lld",
+        d->scope, (long long)seq);
     op->base_seq = seq;
     op->base_salt = strtoll(kit_sql(k, sql), NULL, 10);
     op->base = slice_of(base);
@@ -387,7 +388,8 @@ static inline void kit_base(kit *k, const kit_device *d, wire_op *op, int64_t se
 /* ---- replicas ---- */
 
 /* Applies feed commits or snapshot rows to a table of texts "entity id columns" in SQLite, as the
- * protocol says: full rows replace, others patch, and only above the version of a row at hand. */
+ * protocol says: full rows replace, others patch, and only above the version of a row at hand.
+ * Conflict records are left out: a snapshot has only those that are open. */
 static inline sqlite3 *replica_open(void) {
     sqlite3 *db = NULL;
     assert_int_equal(sqlite3_open(":memory:", &db), SQLITE_OK);
@@ -416,6 +418,9 @@ static inline void replica_change(sqlite3 *db, const json *change, int64_t seq) 
     (void)json_text(json_get(change, "entityId"), &i);
     (void)json_text(json_get(change, "kind"), &kind);
     (void)json_bool(json_get(change, "full"), &full);
+    if (slice_is(e, "_conflicts")) {
+        return;
+    }
     const json *columns = json_get(change, "columns");
     slice c = columns ? columns->u.s : (slice){0};
     if (slice_is(kind, "delete")) {
@@ -484,6 +489,9 @@ static inline bool replica_snapshot(kit *k, sqlite3 *db, const char *limit, slic
         (void)json_text(json_get(row, "entityType"), &e);
         (void)json_text(json_get(row, "entityId"), &id);
         (void)json_int(json_get(row, "ver"), &ver);
+        if (slice_is(e, "_conflicts")) {
+            continue;
+        }
         assert_non_null(json_get(row, "vectorClock"));
         replica_run(db, "INSERT INTO r VALUES (?1, ?2, ?3, json(?4))", e, id, ver,
                     json_get(row, "columns")->u.s);
