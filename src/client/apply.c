@@ -7,11 +7,17 @@
 
 /* ---- Statements ---- */
 
+/* By index, and byte by byte: under NOCASE another row would answer, too. */
 static void key_condition(bytes *b, const client_table *t, int first_parameter) {
     for (size_t i = 0; i < t->shape.key_count; i++) {
         bytes_text(b, i ? " AND " : " WHERE ");
         bytes_identifier(b, t->shape.columns[t->shape.key[i]].name);
         bytes_printf(b, " = ?%d", first_parameter + (int)i);
+        if (t->shape.key_kinds[i] == KEY_TEXT) {
+            bytes_text(b, " AND ");
+            bytes_identifier(b, t->shape.columns[t->shape.key[i]].name);
+            bytes_printf(b, " = ?%d COLLATE BINARY", first_parameter + (int)i);
+        }
     }
 }
 
@@ -159,6 +165,58 @@ static int rank_of(const godwit *g, const client_table *t, int *ranks) {
     return ranks[t - g->registry.tables];
 }
 
+/* A column that this device has made NOT NULL with a default may hold NULL on the server: the rows
+ * there are older than the column, or come from devices that do not have it. The default is text of
+ * the application's own schema. */
+static godwit_status read_fallback(settle *s, apply_table *table, size_t at, slice expression) {
+    bytes b;
+    sqlite3_stmt *stmt = NULL;
+    bool row = false;
+    bytes_init(&b, s->g->allocator, 0);
+    bytes_text(&b, "SELECT (");
+    bytes_slice(&b, expression);
+    bytes_text(&b, "\n)");
+    godwit_status status = prepare_text(s, &b, &stmt);
+    if (status == GODWIT_OK) {
+        status = db_step(s->d, stmt, &row);
+    }
+    if (status == GODWIT_OK && row) {
+        value *v = &table->fallback[at];
+        db_column_value(stmt, 0, v);
+        if (v->type == VALUE_TEXT || v->type == VALUE_BLOB) {
+            v->u.s = v->u.s.len ? arena_copy(&s->a, v->u.s) : SLICE("");
+            status = v->u.s.ptr ? GODWIT_OK : GODWIT_NOMEM;
+        }
+    }
+    db_done(s->d, stmt);
+    return status;
+}
+
+static godwit_status read_fallbacks(settle *s, apply_table *table) {
+    sqlite3_stmt *stmt = NULL;
+    bool row = true;
+    const client_table *t = table->t;
+    godwit_status status = db_prepare(s->d,
+                                      "SELECT name, dflt_value FROM pragma_table_info(?1, 'main')"
+                                      " WHERE \"notnull\" AND dflt_value IS NOT NULL",
+                                      &stmt);
+    if (status == GODWIT_OK) {
+        status = db_bind_slice(s->d, stmt, 1, t->shape.name);
+    }
+    while (status == GODWIT_OK && row) {
+        status = db_step(s->d, stmt, &row);
+        int column = status == GODWIT_OK && row
+                         ? schema_column_index(&t->shape, db_column_slice(stmt, 0))
+                         : -1;
+        if (column >= 0 && table->data_of[column] >= 0) {
+            status =
+                read_fallback(s, table, (size_t)table->data_of[column], db_column_slice(stmt, 1));
+        }
+    }
+    db_done(s->d, stmt);
+    return status;
+}
+
 godwit_status apply_open(settle *s, const client_table *t, apply_table **out) {
     size_t at = (size_t)(t - s->g->registry.tables);
     *out = s->tables[at];
@@ -175,7 +233,8 @@ godwit_status apply_open(settle *s, const client_table *t, apply_table **out) {
     table->data_of = ARENA_ARRAY(&s->a, int, t->shape.column_count + 1);
     table->affinity = ARENA_ARRAY(&s->a, char, t->data_count + 1);
     table->parents = ARENA_ARRAY(&s->a, sqlite3_stmt *, t->shape.fk_count + 1);
-    if (!table->data_of || !table->affinity || !table->parents) {
+    table->fallback = ARENA_ARRAY(&s->a, value, t->data_count + 1);
+    if (!table->data_of || !table->affinity || !table->parents || !table->fallback) {
         return GODWIT_NOMEM;
     }
     for (size_t i = 0; i < t->shape.column_count; i++) {
@@ -193,6 +252,8 @@ godwit_status apply_open(settle *s, const client_table *t, apply_table **out) {
                    SLICE_ARG(t->shape.name));
         table->missing = true;
         status = GODWIT_OK;
+    } else if (status == GODWIT_OK && !table->missing) {
+        status = read_fallbacks(s, table);
     }
     *out = status == GODWIT_OK ? table : NULL;
     return status;

@@ -125,6 +125,9 @@ godwit_status image_set(arena *a, const apply_table *table, const json *columns,
         if (v.type == VALUE_SPECIAL && !column_operation(v.u.node, &image->values[at], &v)) {
             continue;
         }
+        if (v.type == VALUE_NULL) { /* the server's column may allow it where this one does not */
+            v = table->fallback[at];
+        }
         image->odd = !store_as(table->affinity[at], &v) || image->odd;
         image->values[at] = v;
         image->known[at] = true;

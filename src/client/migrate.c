@@ -97,12 +97,13 @@ typedef struct {
     const client_table *t;       /* as it is now */
     int column[COLUMNS_MAX];     /* of the copy, for each data column now; -1 = new */
     slice fallback[COLUMNS_MAX]; /* a new column's default, as SQL; empty = NULL */
+    bool alone;                  /* there is no copy: only new columns can be told to differ */
     bytes b;
 } difference;
 
 /* n = the table now, s = the copy */
 static void old_value(difference *d, size_t i) {
-    if (d->column[i] >= 0) {
+    if (d->column[i] >= 0 && !d->alone) {
         bytes_printf(&d->b, "s.c%d", d->column[i]);
     } else {
         bytes_text(&d->b, "NULL");
@@ -115,6 +116,10 @@ static void new_value(difference *d, size_t i) {
 }
 
 static void differs(difference *d, size_t i) {
+    if (d->column[i] >= 0 && d->alone) {
+        bytes_char(&d->b, '0');
+        return;
+    }
     bytes_char(&d->b, '(');
     new_value(d, i);
     if (d->column[i] >= 0) {
@@ -231,11 +236,13 @@ static godwit_status log_updated(godwit *g, difference *d) {
         }
     }
     bytes_text(&d->b, " FROM ");
-    from_copy(d);
-    bytes_text(&d->b, " JOIN ");
     from_now(d);
-    bytes_text(&d->b, " ON ");
-    same_key(d);
+    if (!d->alone) {
+        bytes_text(&d->b, " JOIN ");
+        from_copy(d);
+        bytes_text(&d->b, " ON ");
+        same_key(d);
+    }
     bytes_text(&d->b, " WHERE ");
     for (size_t i = 0; i < d->t->data_count; i++) {
         bytes_text(&d->b, i ? " OR " : "");
@@ -294,6 +301,7 @@ static godwit_status log_differences(godwit *g, arena *a, const slice *before, s
         return GODWIT_NOMEM;
     }
     d->t = t;
+    d->alone = false;
     for (size_t i = 0; i < t->data_count; i++) {
         d->column[i] = -1;
         for (size_t j = 0; j < before_count; j++) {
@@ -312,6 +320,37 @@ static godwit_status log_differences(godwit *g, arena *a, const slice *before, s
     }
     if (status == GODWIT_OK) {
         status = log_created(g, d);
+    }
+    bytes_deinit(&d->b);
+    return status;
+}
+
+godwit_status migrate_new_columns(godwit *g, arena *a, const client_table *was,
+                                  const client_table *now) {
+    char name[48];
+    bool gains = false;
+    int64_t copied = 0;
+    snprintf(name, sizeof name, "godwit_before_%lld", (long long)now->tbl);
+    difference *d = arena_alloc(a, sizeof *d);
+    if (!d) {
+        return GODWIT_NOMEM;
+    }
+    d->t = now;
+    d->alone = true;
+    for (size_t i = 0; i < now->data_count; i++) {
+        d->column[i] = shape_slot(was, data_of(now, i)->name);
+        gains = gains || d->column[i] < 0;
+    }
+    godwit_status status =
+        db_int(&g->db, &copied, "SELECT count(*) FROM main.sqlite_schema WHERE name = ?1", "s",
+               slice_of(name));
+    if (status != GODWIT_OK || copied || !gains) {
+        return status;
+    }
+    bytes_init(&d->b, g->allocator, 0);
+    status = read_fallbacks(g, a, d);
+    if (status == GODWIT_OK) {
+        status = log_updated(g, d);
     }
     bytes_deinit(&d->b);
     return status;

@@ -30,10 +30,11 @@ typedef struct {
 /* One table of the application while a transaction lasts. */
 typedef struct {
     const client_table *t;
-    bool missing;   /* the table is gone from the database, or no longer tracked */
-    int rank;       /* parents have lower ranks than children */
-    int *data_of;   /* [column_count] data column, -1 = key */
-    char *affinity; /* [data_count] B T N I R as SQLite derives it; '?' = can't tell */
+    bool missing;    /* the table is gone from the database, or no longer tracked */
+    int rank;        /* parents have lower ranks than children */
+    int *data_of;    /* [column_count] data column, -1 = key */
+    char *affinity;  /* [data_count] B T N I R as SQLite derives it; '?' = can't tell */
+    value *fallback; /* [data_count] what a NOT NULL column has in place of NULL; NULL = none */
     sqlite3_stmt *select, *remove;
     sqlite3_stmt **parents; /* [fk_count] */
     apply_shape shapes[APPLY_SHAPES];
@@ -152,6 +153,8 @@ godwit_status apply_parent_exists(settle *s, apply_table *table, size_t fk, cons
 godwit_status settle_touch(settle *s, const client_table *t, slice id, touched **out) MUST_USE;
 godwit_status settle_take_change(settle *s, const wire_commit *commit,
                                  const wire_change *change) MUST_USE;
+/* One record of the conflict ledger, as it travels. */
+godwit_status settle_take_conflict(settle *s, slice conflict_id, const json *columns) MUST_USE;
 /* Makes base and target images; call when all changes and events are taken. */
 godwit_status settle_images(settle *s) MUST_USE;
 godwit_status settle_image_of(settle *s, touched *row) MUST_USE;

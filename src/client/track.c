@@ -135,8 +135,8 @@ godwit_status track_fits(godwit *g, const client_table *t, bool *fits) {
     return status;
 }
 
-/* Operations already captured go out under the names they were captured with, if it is known for
- * which scope. */
+/* Operations already captured go out with the columns they were captured with, if it is known for
+ * which scope: a column they do not have is not NULL in them. */
 static godwit_status seal_first(godwit *g) {
     bool more = true;
     godwit_status status = GODWIT_OK;
@@ -150,28 +150,21 @@ static godwit_status seal_first(godwit *g) {
     return status;
 }
 
-static bool loses_columns(const client_table *was, const client_table *now) {
-    bool loses = false;
-    for (size_t i = 0; i < was->data_count && !loses; i++) {
-        loses = shape_slot(now, was->shape.columns[was->data_columns[i]].name) < 0;
-    }
-    return loses;
-}
-
 /* Writes the new spec and triggers. `was` is NULL for a table tracked for the first time. */
 static godwit_status install(godwit *g, arena *a, const client_table *was, client_table *now,
                              const track_options *options) {
     slice spec = shape_spec(a, now, options);
     godwit_status status = spec.ptr ? capture_widen(g, now) : GODWIT_NOMEM;
     if (status == GODWIT_OK && was && !same_slots(was, now)) {
-        if (loses_columns(was, now)) {
-            status = seal_first(g);
-        }
+        status = seal_first(g);
         if (status == GODWIT_OK) {
             status = remap_log(g, was, now);
         }
         if (status == GODWIT_OK) {
             status = drift_redigest(g, now, was);
+        }
+        if (status == GODWIT_OK && !options->ignore) {
+            status = migrate_new_columns(g, a, was, now);
         }
     }
     if (status == GODWIT_OK) {

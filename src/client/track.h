@@ -85,6 +85,11 @@ godwit_status track_renew(godwit *g, const client_table *t, bool *found) MUST_US
 /* Whether renewing would change anything. */
 godwit_status track_fits(godwit *g, const client_table *t, bool *fits) MUST_USE;
 
+/* migrate.c: columns that were added outside a migration, or were not synced before: what they hold
+ * beside their default is queued. Nothing while a migration is open, which compares by itself. */
+godwit_status migrate_new_columns(godwit *g, arena *a, const client_table *was,
+                                  const client_table *now) MUST_USE;
+
 /* initial.c: existing rows as creates. Start inside the transaction that tracks the table. */
 godwit_status initial_start(godwit *g, const client_table *t) MUST_USE;
 /* Goes on with what is unfinished, in transactions of its own. Nothing inside an open transaction.

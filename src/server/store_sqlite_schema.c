@@ -245,7 +245,8 @@ static godwit_status track(db *d, slice name, slice declared_keys) {
                : status;
 }
 
-static godwit_status add_column(store *st, slice table, slice name, slice type, slice default_sql) {
+static godwit_status add_column(store *st, slice table, slice name, slice type, slice default_sql,
+                                bool not_null) {
     bytes *sql = &st->text;
     bytes_clear(sql);
     bytes_text(sql, "ALTER TABLE ");
@@ -259,6 +260,7 @@ static godwit_status add_column(store *st, slice table, slice name, slice type, 
         bytes_slice(sql, default_sql);
         bytes_char(sql, ')');
     }
+    bytes_text(sql, not_null ? " NOT NULL" : "");
     return sql->failed ? GODWIT_NOMEM : db_exec(&st->d, sql->ptr);
 }
 
@@ -298,15 +300,17 @@ static godwit_status widen(store *st, db *draft, slice name) {
         if (status != GODWIT_OK || there) {
             continue;
         }
-        if (sqlite3_column_int(stmt, 3)) {
+        bool not_null = sqlite3_column_int(stmt, 3) != 0;
+        slice fallback = db_column_slice(stmt, 2);
+        if (not_null && !fallback.len) {
             snprintf(
                 st->d.message, sizeof st->d.message,
-                "column %.*s of table %.*s is new and NOT NULL: existing rows would have no value",
+                "column %.*s of table %.*s is new and NOT NULL: it needs a DEFAULT for the rows"
+                " there are",
                 SLICE_ARG(column), SLICE_ARG(name));
             status = GODWIT_INVALID;
         } else {
-            status =
-                add_column(st, name, column, db_column_slice(stmt, 1), db_column_slice(stmt, 2));
+            status = add_column(st, name, column, db_column_slice(stmt, 1), fallback, not_null);
         }
         if (status == GODWIT_OK) {
             status = track(&st->d, name, (slice){0});
@@ -484,7 +488,8 @@ static godwit_status adopt_columns(store *st, const schema_table *t, bool *chang
             db_int(&st->d, &there, "SELECT count(*) FROM pragma_table_xinfo(?1) WHERE name = ?2",
                    "ss", t->name, t->columns[i].name);
         if (status == GODWIT_OK && !there) {
-            status = add_column(st, t->name, t->columns[i].name, t->columns[i].type, (slice){0});
+            status =
+                add_column(st, t->name, t->columns[i].name, t->columns[i].type, (slice){0}, false);
             *changed = true;
         }
     }

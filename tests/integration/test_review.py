@@ -1,0 +1,102 @@
+"""What a stranger's application does: migrations that add columns, keys that ignore case, triggers of
+its own, tables dropped and made again."""
+import pytest
+
+from harness import cli, settle
+
+
+def pair(world, schema, tables, server=None):
+    """A server and two devices that have tracked the tables; it adopts them unless given."""
+    server = server or world.server(schema=None, dev=True)
+    devices = []
+    for name in ("a", "b"):
+        device = world.device(name, server, schema=schema, tables=None)
+        device.init()
+        for table in tables:
+            device.track(table)
+        device.disconnect()
+        devices.append(device)
+    return server, *devices
+
+
+def refused(device):
+    return device.run("SELECT entity_id, code FROM godwit_dead_letters")
+
+
+# ---- Columns that come later ----
+
+def test_a_not_null_column_added_later(world):
+    """The server's rows are older than the column: NULL there is the default here."""
+    server, a, b = pair(world, "CREATE TABLE p (id TEXT PRIMARY KEY, t TEXT)", ["p"])
+    a.run("INSERT INTO p VALUES ('1', 'x'), ('2', 'x')")
+    settle(a, b)
+    a.run("ALTER TABLE p ADD COLUMN n INTEGER NOT NULL DEFAULT 7")
+    a.track("p")
+    a.run("UPDATE p SET n = 8 WHERE id = '1'")
+    a.sync()
+    b.run("INSERT INTO p VALUES ('3', 'from a device without the column')")
+    settle(b, a)
+    assert [row[2] for row in a.rows("p")] == [8, 7, 7]
+    b.run("ALTER TABLE p ADD COLUMN n INTEGER NOT NULL DEFAULT 7")
+    settle(b, a)
+    assert b.rows("p") == a.rows("p")
+    for device in (a, b):
+        assert cli("doctor", device.path).code == 0
+    assert server.query("SELECT n FROM p WHERE id = '1'") == [(8,)]
+
+
+def test_the_servers_schema_gains_a_not_null_column(world):
+    old = "CREATE TABLE p (id TEXT PRIMARY KEY, t TEXT);"
+    new = "CREATE TABLE p (id TEXT PRIMARY KEY, t TEXT, n INTEGER NOT NULL DEFAULT 7);"
+    server, a, b = pair(world, old, ["p"], world.server(schema=old))
+    a.run("INSERT INTO p VALUES ('1', 'x')")
+    settle(a, b)
+    server.stop()
+    with open(server.schema, "w") as stream:
+        stream.write(new)
+    server.start()
+    assert server.rows("p") == [("1", "x", 7)]
+    for device in (a, b):
+        device.run("ALTER TABLE p ADD COLUMN n INTEGER NOT NULL DEFAULT 7")
+    a.run("INSERT INTO p VALUES ('2', 'y', 9)")
+    settle(a, b)
+    assert b.rows("p") == a.rows("p") == server.rows("p") == [("1", "x", 7), ("2", "y", 9)]
+
+
+def test_what_a_new_column_holds_before_it_is_tracked(world):
+    server, a, b = pair(world, "CREATE TABLE p (id TEXT PRIMARY KEY, t TEXT)", ["p"])
+    a.run("INSERT INTO p VALUES ('1', 'x'), ('2', 'x')")
+    settle(a, b)
+    a.run("ALTER TABLE p ADD COLUMN w TEXT")
+    a.run("UPDATE p SET w = 'set' WHERE id = '1'")
+    a.run("INSERT INTO p VALUES ('3', 'y', 'inserted')")
+    b.run("ALTER TABLE p ADD COLUMN w TEXT")
+    settle(a, b)
+    want = [("1", "x", "set"), ("2", "x", None), ("3", "y", "inserted")]
+    assert a.rows("p") == b.rows("p") == server.rows("p") == want
+
+
+def test_a_column_renamed_without_a_migration(world):
+    """For the server that is another column: its values are sent, not emptied."""
+    server, a, b = pair(world, "CREATE TABLE p (id TEXT PRIMARY KEY, t TEXT)", ["p"])
+    a.run("INSERT INTO p VALUES ('1', 'x'), ('2', 'y')")
+    settle(a, b)
+    for device in (a, b):
+        device.run("ALTER TABLE p RENAME COLUMN t TO title")
+    settle(a, b)
+    assert a.rows("p") == b.rows("p") == [("1", "x"), ("2", "y")]
+    assert server.query("SELECT title FROM p ORDER BY id") == [("x",), ("y",)]
+
+
+# ---- Keys that ignore case ----
+
+@pytest.mark.parametrize("adopted", [True, False])
+def test_a_key_changes_its_case_only(world, adopted):
+    schema = "CREATE TABLE tags (id TEXT COLLATE NOCASE PRIMARY KEY, t TEXT COLLATE NOCASE);"
+    server, a, b = pair(world, schema, ["tags"], None if adopted else world.server(schema=schema))
+    a.run("INSERT INTO tags VALUES ('Abc', 'Hello')")
+    settle(a, b)
+    b.run("UPDATE tags SET id = 'ABC', t = 'HELLO'")
+    settle(b, a)
+    assert a.rows("tags") == b.rows("tags") == server.rows("tags") == [("ABC", "HELLO")]
+    assert refused(a) == refused(b) == []
