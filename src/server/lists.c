@@ -86,9 +86,9 @@ static bool conflict_wanted(const service_job *job, const registry *reg,
     return type && (job->q_entity_id.len == 0 || slice_equal(row->entity_id, job->q_entity_id));
 }
 
-void conflicts_run(service *s, service_reader *r, service_job *job) {
+void conflicts_run(service_reader *r, service_job *job) {
     const job_state *state = job->state;
-    const registry *reg = service_registry(s);
+    const registry *reg = r->reg;
     bytes *b = &job->answer;
     int64_t before = 0;
     int64_t count = 0;
@@ -157,9 +157,9 @@ static void write_version(bytes *b, const store_commit_row *commit,
     bytes_char(b, '}');
 }
 
-void history_run(service *s, service_reader *r, service_job *job) {
+void history_run(service_reader *r, service_job *job) {
     const job_state *state = job->state;
-    const schema_table *t = schema_find(&service_registry(s)->schema, job->q_entity_type);
+    const schema_table *t = schema_find(&r->reg->schema, job->q_entity_type);
     bytes *b = &job->answer;
     int64_t seq = 0;
     int64_t count = 0;

@@ -9,8 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SCAN_COMMITS_MAX 20000 /* commits looked at for one page, so that skipping is bounded too  \
-                                */
+#define SCAN_COMMITS_MAX                                                                           \
+    20000 /* commits looked at for one page, so that skipping is bounded too                       \
+           */
 
 typedef struct {
     service_reader *r;
@@ -463,7 +464,7 @@ void pull_run(service *s, service_reader *r, service_job *job) {
     const job_state *state = job->state;
     pull p = {.r = r,
               .job = job,
-              .reg = service_registry(s),
+              .reg = r->reg,
               .query = &state->pull,
               .b = &job->answer,
               .now_ms = service_now(s)};

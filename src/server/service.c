@@ -215,7 +215,8 @@ void service_reader_close(service_reader *r) {
 void service_read(service *s, service_reader *r, service_job *job) {
     arena_reset(&r->scratch);
     job->park = false;
-    godwit_status status = store_read_begin(r->store, service_registry(s)->tables);
+    r->reg = service_registry(s);
+    godwit_status status = store_read_begin(r->store, r->reg->tables);
     if (status != GODWIT_OK) {
         store_read_end(r->store);
         service_fail(job, status);
@@ -228,13 +229,13 @@ void service_read(service *s, service_reader *r, service_job *job) {
         pull_run(s, r, job);
         break;
     case VERB_SNAPSHOT:
-        snapshot_run(s, r, job);
+        snapshot_run(r, job);
         break;
     case VERB_CONFLICTS:
-        conflicts_run(s, r, job);
+        conflicts_run(r, job);
         break;
     case VERB_HISTORY:
-        history_run(s, r, job);
+        history_run(r, job);
         break;
     case VERB_REGISTER:
     case VERB_RECONCILE:

@@ -30,7 +30,8 @@ struct service {
 
 struct service_reader {
     store_reader *store;
-    arena scratch; /* of one job */
+    const registry *reg; /* the one a read began with: it may be replaced meanwhile */
+    arena scratch;       /* of one job */
 };
 
 /* What a job wants of the feed. */
@@ -97,9 +98,9 @@ bool push_refuse_stream(service_job *job, stream_verdict verdict, const decide_d
 
 /* reader threads; the caller has begun the read */
 void pull_run(service *s, service_reader *r, service_job *job); /* changes and sync */
-void snapshot_run(service *s, service_reader *r, service_job *job);
-void conflicts_run(service *s, service_reader *r, service_job *job);
-void history_run(service *s, service_reader *r, service_job *job);
+void snapshot_run(service_reader *r, service_job *job);
+void conflicts_run(service_reader *r, service_job *job);
+void history_run(service_reader *r, service_job *job);
 /* {"$":0,"device":seq} or {"$":floor} where the store keeps no text. */
 void clock_write_plain(bytes *b, slice device, int64_t seq, int64_t floor);
 

@@ -247,10 +247,10 @@ static void write_end(snapshot *p) {
     }
 }
 
-void snapshot_run(service *s, service_reader *r, service_job *job) {
+void snapshot_run(service_reader *r, service_job *job) {
     const job_state *state = job->state;
     snapshot p = {
-        .r = r, .job = job, .reg = service_registry(s), .query = &state->pull, .b = &job->answer};
+        .r = r, .job = job, .reg = r->reg, .query = &state->pull, .b = &job->answer};
     slice unknown;
     bool valid = true;
     godwit_status status = store_read_scope(r->store, p.query->scope, &p.scope);

@@ -2,6 +2,10 @@
  * and what the database itself does to values. */
 #include "service_kit.h"
 
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
 #define A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 
@@ -340,6 +344,74 @@ static void dev_adopts(void **state) {
     kit_deinit(&k);
 }
 
+/* A reader of its own, as every pool thread has one. */
+typedef struct {
+    service *s;
+    atomic_bool stop;
+    atomic_int rounds;
+    atomic_int failures;
+} bystander;
+
+static void *read_on(void *argument) {
+    bystander *b = argument;
+    service_reader *r = NULL;
+    static const service_verb verbs[] = {VERB_SNAPSHOT, VERB_CHANGES, VERB_HISTORY, VERB_CONFLICTS};
+    if (service_reader_open(b->s, &r) != GODWIT_OK) {
+        atomic_fetch_add(&b->failures, 1);
+        return NULL;
+    }
+    while (!atomic_load(&b->stop)) {
+        for (size_t i = 0; i < COUNT_OF(verbs); i++) {
+            service_job job;
+            service_job_init(&job, verbs[i]);
+            job.who.user = SLICE("ana");
+            job.who.scopes[0] = SLICE("field");
+            job.who.scope_count = 1;
+            job.q_entity_type = i == 2 ? SLICE("t0") : (slice){0};
+            job.q_entity_id = i == 2 ? SLICE("1") : (slice){0};
+            service_prepare(b->s, &job);
+            service_read(b->s, r, &job);
+            atomic_fetch_add(&b->failures, job.status != 200);
+            service_job_deinit(&job);
+        }
+        atomic_fetch_add(&b->rounds, 1);
+    }
+    service_reader_close(r);
+    return NULL;
+}
+
+static void tables_are_adopted_under_readers(void **state) {
+    (void)state;
+    kit k;
+    pthread_t threads[2];
+    kit_prepare(&k, NULL, NULL);
+    k.dev = true;
+    kit_reopen(&k);
+    kit_device a = {.id = A, .scope = "field", .user = "ana", .lineage = SLICE(A)};
+    bystander b = {.s = k.s};
+    for (int i = 0; i < 20; i++) {
+        const char *table = arena_printf(&k.a,
+                                         "{\"name\":\"t%d\",\"primaryKey\":[\"id\"],\"columns\":[{"
+                                         "\"name\":\"id\",\"type\":\"TEXT\"}]}",
+                                         i);
+        assert_status(declare(&k, A, table), 200);
+        assert_text(kit_push_one(&k, &a, OP_CREATE, arena_printf(&k.a, "t%d", i), "1", NULL),
+                    "results.0.status", "success");
+        for (int n = 0; i == 0 && n < 2; n++) {
+            assert_int_equal(pthread_create(&threads[n], NULL, read_on, &b), 0);
+        }
+    }
+    while (atomic_load(&b.rounds) < 20) { /* both had their turn */
+        (void)sched_yield();
+    }
+    atomic_store(&b.stop, true);
+    for (int n = 0; n < 2; n++) {
+        assert_int_equal(pthread_join(threads[n], NULL), 0);
+    }
+    assert_int_equal(atomic_load(&b.failures), 0);
+    kit_deinit(&k);
+}
+
 static void without_dev_tables_are_checked(void **state) {
     (void)state;
     kit k;
@@ -381,6 +453,7 @@ int main(void) {
         cmocka_unit_test(keys_to_other_unique_columns),
         cmocka_unit_test(schema_files_grow),
         cmocka_unit_test(dev_adopts),
+        cmocka_unit_test(tables_are_adopted_under_readers),
         cmocka_unit_test(without_dev_tables_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
