@@ -275,6 +275,15 @@ static godwit_status put_staged(swap *w) {
     return status == GODWIT_CONSTRAINT ? replace_staged(w) : status;
 }
 
+/* What the application's triggers have made of the rows: as settle_set_right. */
+static godwit_status set_right(swap *w) {
+    sqlite3 *handle = w->s->d->handle;
+    (void)sqlite3_db_config(handle, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+    godwit_status status = insert_staged(w, true);
+    (void)sqlite3_db_config(handle, SQLITE_DBCONFIG_ENABLE_TRIGGER, 1, NULL);
+    return status;
+}
+
 static godwit_status put_versions(swap *w) {
     settle *s = w->s;
     char *sql =
@@ -309,6 +318,9 @@ static godwit_status swap_table(settle *s, const client_table *t) {
     if (status == GODWIT_OK) {
         status = put_staged(&w);
     }
+    if (status == GODWIT_OK && s->app_triggers) {
+        status = set_right(&w);
+    }
     if (status == GODWIT_OK) {
         status = put_versions(&w);
     }
@@ -336,6 +348,9 @@ godwit_status bootstrap_swap(settle *s) {
         if (stage_wants(s, &s->g->registry.tables[i])) {
             status = swap_table(s, &s->g->registry.tables[i]);
         }
+    }
+    if (status == GODWIT_OK) {
+        status = stage_forget_conflicts(s);
     }
     if (status == GODWIT_OK) {
         status = settle_cursor(s, cursor, seq, salt, "live");

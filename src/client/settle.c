@@ -106,6 +106,7 @@ static void switch_off(settle *s) {
     if (status == GODWIT_OK && !others && s->triggers) {
         (void)sqlite3_db_config(handle, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
     } else {
+        s->app_triggers = s->triggers != 0;
         s->triggers = 0; /* nothing to put back */
     }
 }
@@ -205,6 +206,9 @@ static godwit_status write_everything(settle *s) {
     }
     if (status == GODWIT_OK) {
         status = settle_write(s);
+    }
+    if (status == GODWIT_OK && s->app_triggers) {
+        status = settle_set_right(s);
     }
     if (status == GODWIT_OK) {
         status = settle_remember(s);

@@ -103,6 +103,7 @@ typedef struct {
     bool needs_snapshot;
     bool staging;               /* a snapshot is being staged: the feed goes there */
     int foreign_keys, triggers; /* the connection's settings before */
+    bool app_triggers;          /* triggers of the application's own fire while this writes */
     bool begun;
     int64_t now_ms;
     int64_t acked_seq, next_seq; /* of the identity, as stored */
@@ -173,6 +174,8 @@ godwit_status settle_refuse(settle *s, int64_t lsn, const char *code, slice deta
 
 /* ---- settle_write.c, settle_swap.c ---- */
 godwit_status settle_write(settle *s) MUST_USE;
+/* What triggers of the application have made of the rows is set right, without triggers. */
+godwit_status settle_set_right(settle *s) MUST_USE;
 godwit_status settle_swap(settle *s) MUST_USE;
 godwit_status settle_check_parents(settle *s) MUST_USE;
 godwit_status settle_remember(settle *s) MUST_USE;

@@ -100,3 +100,44 @@ def test_a_key_changes_its_case_only(world, adopted):
     settle(b, a)
     assert a.rows("tags") == b.rows("tags") == server.rows("tags") == [("ABC", "HELLO")]
     assert refused(a) == refused(b) == []
+
+
+# ---- Triggers of the application ----
+
+STAMPED = """CREATE TABLE p (id TEXT PRIMARY KEY, t TEXT, n INT, updated_at TEXT);
+CREATE TRIGGER p_i AFTER INSERT ON p BEGIN
+  UPDATE p SET updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') || hex(randomblob(4)) WHERE id = NEW.id;
+END;
+CREATE TRIGGER p_u AFTER UPDATE ON p BEGIN
+  UPDATE p SET updated_at = strftime('%Y-%m-%d %H:%M:%f', 'now') || hex(randomblob(4)) WHERE id = NEW.id;
+END;
+CREATE VIRTUAL TABLE f USING fts5(t, content='p', content_rowid='rowid');
+CREATE TRIGGER p_fi AFTER INSERT ON p BEGIN INSERT INTO f(rowid, t) VALUES (NEW.rowid, NEW.t); END;
+CREATE TRIGGER p_fd AFTER DELETE ON p BEGIN
+  INSERT INTO f(f, rowid, t) VALUES ('delete', OLD.rowid, OLD.t);
+END;
+CREATE TRIGGER p_fu AFTER UPDATE OF t ON p BEGIN
+  INSERT INTO f(f, rowid, t) VALUES ('delete', OLD.rowid, OLD.t);
+  INSERT INTO f(rowid, t) VALUES (NEW.rowid, NEW.t);
+END;"""
+
+
+def test_a_trigger_that_stamps_rows(world):
+    """SET updated_at fires while changes of others are applied; all replicas agree all the same, and
+    full-text indexes follow."""
+    server, a, b = pair(world, STAMPED, ["p"])
+    a.run("INSERT INTO p(id, t) VALUES ('1', 'well'), ('2', 'spring')")
+    settle(a, b)
+    assert a.rows("p") == b.rows("p") == server.rows("p")
+    a.run("UPDATE p SET t = 'old well' WHERE id = '1'")
+    b.run("UPDATE p SET n = 5")
+    settle(a, b)
+    assert a.rows("p") == b.rows("p") == server.rows("p")
+    assert [row[1:3] for row in a.rows("p")] == [("old well", 5), ("spring", 5)]
+    commits = server.query("SELECT max(commit_seq) FROM godwit_commit")
+    settle(a, b)
+    assert server.query("SELECT max(commit_seq) FROM godwit_commit") == commits, "no stamp answers a stamp"
+    for device in (a, b):
+        device.run("INSERT INTO f(f, rank) VALUES ('integrity-check', 1)")
+        assert device.one("SELECT count(*) FROM f WHERE f MATCH 'old'") == 1
+        assert cli("doctor", device.path).code == 0
