@@ -74,7 +74,7 @@ static void device_close(loopback *l, godwit *g, const char *name) {
     }
 }
 
-static void sync(godwit *g) {
+static void settle(godwit *g) {
     must(g, godwit_sync(g, 0, NULL), "sync");
 }
 
@@ -85,20 +85,20 @@ static void test_two_devices_merge(void **state) {
     godwit *a = device(&l, "a"), *b = device(&l, "b");
     run(a, "BEGIN; INSERT INTO pins VALUES ('p', 't', 'n', 1); INSERT INTO forms VALUES ('f', 'p', "
            "'x'); COMMIT");
-    sync(a);
-    sync(b);
+    settle(a);
+    settle(b);
     assert_int_equal(number(b, "SELECT count(*) FROM forms"), 1);
     run(a, "UPDATE pins SET title = 'by a'");
     run(b, "UPDATE pins SET note = 'by b'");
-    sync(a);
-    sync(b);
-    sync(a);
+    settle(a);
+    settle(b);
+    settle(a);
     assert_int_equal(number(a, "SELECT title = 'by a' AND note = 'by b' FROM pins"), 1);
     assert_int_equal(number(b, "SELECT title = 'by a' AND note = 'by b' FROM pins"), 1);
     run(a, "PRAGMA foreign_keys = ON");
     run(a, "DELETE FROM pins");
-    sync(a);
-    sync(b);
+    settle(a);
+    settle(b);
     assert_int_equal(number(b, "SELECT (SELECT count(*) FROM pins) + (SELECT count(*) FROM forms)"),
                      0);
     assert_int_equal(loopback_int(&l, "SELECT count(*) FROM pins"), 0);
@@ -128,7 +128,7 @@ static void test_lost_answers_double_nothing(void **state) {
     assert_true(l.lost > 5);
     l.lose_answer = NULL;
     loopback_restart(&l);
-    sync(a);
+    settle(a);
     assert_int_equal(loopback_int(&l, "SELECT count(*) FROM pins"), 20);
     assert_int_equal(loopback_int(&l, "SELECT count(*) FROM godwit_op"), 20);
     assert_int_equal(
@@ -199,7 +199,7 @@ static void test_devices_on_threads(void **state) {
     }
     for (int round = 0; round < 2; round++) {
         for (int i = 0; i < DEVICES; i++) {
-            sync(handles[i]);
+            settle(handles[i]);
         }
     }
     for (int i = 0; i < DEVICES; i++) {
