@@ -112,6 +112,17 @@ GODWIT_API godwit_status godwit_retry(godwit *g, const char *id, char new_id[37]
 GODWIT_API godwit_status godwit_edit(godwit *g, const char *id, const char *payload,
                                      char new_id[37]) GODWIT_MUST_USE;
 GODWIT_API godwit_status godwit_discard(godwit *g, const char *id, const char *reason) GODWIT_MUST_USE;
+/* Decides a conflict of the ledger (view godwit_conflicts, state open or auto). choice: "mine" = the values
+ * of the operation that met the conflict (`ours` of the record), whichever device it came from; "theirs" =
+ * what the server had then (`theirs`; where the record has none, the row as it is); or a JSON object of
+ * column -> value, {} = the row as it is. Where a side had deleted the row, choosing it deletes the row.
+ * Writes the application's table like the application would, in its transaction if one is open, and queues
+ * one operation that says all chosen columns and closes the conflict, also where nothing changes; the
+ * ledgers of all devices say resolved once the server has applied it. new_id: 37 bytes or NULL, receives
+ * the operation's id. conflict_id: "scope/id" where several scopes have that id. NOT_FOUND (no such
+ * conflict; row or table gone), MISUSE (resolved already), INVALID, CONSTRAINT (the table refuses). */
+GODWIT_API godwit_status godwit_resolve(godwit *g, const char *conflict_id, const char *choice,
+                                        char new_id[37]) GODWIT_MUST_USE;
 
 /* ---- Syncing ---- */
 

@@ -63,6 +63,9 @@ static godwit_status stage_row(settle *s, stage_table *open, const snapshot_row 
     const client_table *t = client_table_by_entity(s->g, row->entity_type);
     row_image image;
     godwit_status status = GODWIT_OK;
+    if (slice_is(row->entity_type, "_conflicts")) {
+        return row->columns ? settle_take_conflict(s, row->entity_id, row->columns) : status;
+    }
     if (!t || ((!open->table || open->table->t != t) && !stage_wants(s, t))) {
         return GODWIT_OK;
     }
@@ -143,7 +146,7 @@ static godwit_status take(settle *s, slice token_before, const snapshot_answer *
 
 godwit_status bootstrap_take_snapshot(godwit *g, slice scope, slice token_before,
                                       const snapshot_answer *page) {
-    settle s = {.g = g, .d = &g->db, .scope = scope};
+    settle s = {.g = g, .d = &g->db, .scope = scope, .staging = true};
     arena_init(&s.a, g->allocator, 0);
     s.tables = ARENA_ARRAY(&s.a, apply_table *, g->registry.count + 1);
     godwit_status status = client_scope(g, &s.a, &s.default_scope);

@@ -45,6 +45,9 @@ godwit_status stage_put(settle *s, stage_table *st, arena *a, slice id, int64_t 
 godwit_status stage_get(settle *s, stage_table *st, arena *a, slice id, int64_t *ver, slice *clock,
                         row_image *image) MUST_USE;
 godwit_status stage_drop(settle *s, stage_table *st, slice id) MUST_USE;
+/* Notes a conflict record that was delivered; removes the open ones that were not. */
+godwit_status stage_conflict(settle *s, slice conflict_id) MUST_USE;
+godwit_status stage_forget_conflicts(settle *s) MUST_USE;
 /* Creates the shadow tables of the scope, empty; removes all that are there. */
 godwit_status stage_create_all(settle *s) MUST_USE;
 godwit_status stage_drop_all(godwit *g) MUST_USE;

@@ -4,6 +4,7 @@
  * Retry and edit make a new operation, as if the application had made the change again: a row of
  * the log, the local row brought in line, sealed at once so that it can name what it supersedes. */
 #include "client/pump.h"
+#include "client/relog.h"
 #include "client/seal.h"
 
 /* ---- Poison ---- */
@@ -113,89 +114,6 @@ static godwit_status load_refused(godwit *g, arena *a, const char *id, refused_o
 
 /* ---- Making the change again ---- */
 
-static godwit_status bind_both(settle *s, sqlite3_stmt *stmt, const client_table *t,
-                               const row_image *now, const row_image *old, op_kind kind, int at) {
-    godwit_status status = GODWIT_OK;
-    for (size_t i = 0; i < t->data_count && status == GODWIT_OK; i++) {
-        bool in = kind == OP_UPDATE ? now->known[i] : true;
-        value none = {.type = VALUE_NULL};
-        const value *v = kind != OP_DELETE && in ? &now->values[i] : &none;
-        const value *o = kind != OP_CREATE && in && old->present ? &old->values[i] : &none;
-        status = db_bind_value(s->d, stmt, at + (int)i, v);
-        if (status == GODWIT_OK) {
-            status = db_bind_value(s->d, stmt, at + (int)(t->data_count + i), o);
-        }
-    }
-    return status;
-}
-
-static void log_text(bytes *b, const client_table *t) {
-    size_t parameters = 3 + SEAL_WORDS + t->shape.key_count + 2 * t->data_count;
-    bytes_text(b, "INSERT INTO godwit_log (op, tbl, wall, nonce, mask");
-    for (size_t i = 1; i * 63 < t->data_count; i++) {
-        bytes_printf(b, ", m%zu", i);
-    }
-    size_t words = t->data_count ? (t->data_count + 62) / 63 : 1;
-    parameters = parameters - SEAL_WORDS + words;
-    bytes_text(b, ", pk");
-    for (size_t i = 1; i < t->shape.key_count; i++) {
-        bytes_printf(b, ", k%zu", i);
-    }
-    for (size_t i = 0; i < t->data_count; i++) {
-        bytes_printf(b, ", v%zu", i);
-    }
-    for (size_t i = 0; i < t->data_count; i++) {
-        bytes_printf(b, ", o%zu", i);
-    }
-    bytes_text(b, ") VALUES (?1, ?2, ?3, random()");
-    for (size_t i = 4; i <= parameters; i++) {
-        bytes_printf(b, ", ?%zu", i);
-    }
-    bytes_char(b, ')');
-}
-
-static godwit_status write_log(settle *s, const touched *row, op_kind kind, const row_image *now,
-                               const row_image *old) {
-    const client_table *t = row->table->t;
-    uint64_t mask[SEAL_WORDS] = {0};
-    sqlite3_stmt *stmt = NULL;
-    bytes b;
-    bytes_init(&b, s->g->allocator, 0);
-    log_text(&b, t);
-    godwit_status status = b.failed ? GODWIT_NOMEM : db_prepare(s->d, b.ptr, &stmt);
-    bytes_deinit(&b);
-    for (size_t i = 0; i < t->data_count; i++) {
-        if (kind != OP_UPDATE || now->known[i]) {
-            seal_set_bit(mask, i);
-        }
-    }
-    if (status == GODWIT_OK) {
-        status = db_bind_int(s->d, stmt, 1, kind == OP_CREATE ? 1 : kind == OP_UPDATE ? 2 : 3);
-    }
-    if (status == GODWIT_OK) {
-        status = db_bind_int(s->d, stmt, 2, t->tbl);
-    }
-    if (status == GODWIT_OK) {
-        status = db_status(
-            s->d, sqlite3_bind_double(stmt, 3, (double)s->now_ms / 86400000.0 + 2440587.5));
-    }
-    int at = 4;
-    for (size_t i = 0; status == GODWIT_OK && (i == 0 || i * 63 < t->data_count); i++) {
-        status = db_bind_int(s->d, stmt, at++, (int64_t)mask[i]);
-    }
-    for (size_t i = 0; status == GODWIT_OK && i < t->shape.key_count; i++) {
-        status = db_bind_value(s->d, stmt, at++, &row->key[i]);
-    }
-    if (status == GODWIT_OK) {
-        status = bind_both(s, stmt, t, now, old, kind, at);
-    }
-    if (status == GODWIT_OK) {
-        status = db_status(s->d, sqlite3_step(stmt));
-    }
-    db_done(s->d, stmt);
-    return status;
-}
-
 /* The local row as the operation wants it. */
 static godwit_status redo_row(settle *s, const refused_op *op, slice payload) {
     touched *row = NULL;
@@ -229,7 +147,13 @@ static godwit_status redo_row(settle *s, const refused_op *op, slice payload) {
     if (status == GODWIT_OK) {
         status = apply_change(s, row->table, row->key, &row->local, &next);
     }
-    return status == GODWIT_OK ? write_log(s, row, op->kind, &given, &row->local) : status;
+    const relog_change change = {.t = op->t,
+                                 .key = row->key,
+                                 .kind = op->kind,
+                                 .now = &given,
+                                 .old = &row->local,
+                                 .now_ms = s->now_ms};
+    return status == GODWIT_OK ? relog_write(s->g, &change) : status;
 }
 
 static godwit_status redo_entry(settle *s, const refused_op *op, slice payload) {
@@ -259,7 +183,10 @@ static godwit_status supersede(settle *s, const refused_op *op, const char *how,
         return status;
     }
     id_operation(lineage, lsn, id);
-    status = db_run(s->d, "UPDATE godwit_op SET supersedes = ?2 WHERE lsn = ?1", "is", lsn, op->id);
+    status = db_run(s->d,
+                    "UPDATE godwit_op SET supersedes = ?2, resolves = (SELECT resolves FROM"
+                    " godwit_op WHERE lsn = ?3) WHERE lsn = ?1",
+                    "isi", lsn, op->id, op->lsn);
     if (status == GODWIT_OK) {
         status = db_run(
             s->d, "UPDATE godwit_outcome SET resolution = ?2, resolution_op = ?3 WHERE lsn = ?1",

@@ -203,7 +203,8 @@ enum {
     AT_NONCE,
     AT_WALL,
     AT_REKEYED,
-    AT_CODE
+    AT_CODE,
+    AT_RESOLVES
 };
 
 static int64_t blob_int(slice s) {
@@ -231,7 +232,8 @@ static godwit_status write_op(push_builder *b) {
                   .nonce = blob_int(db_column_slice(q, AT_NONCE)),
                   .lineage = db_column_slice(q, AT_LINEAGE),
                   .lsn = sqlite3_column_int64(q, AT_LSN),
-                  .rekeyed = sqlite3_column_int(q, AT_REKEYED) != 0};
+                  .rekeyed = sqlite3_column_int(q, AT_REKEYED) != 0,
+                  .resolves = db_column_slice(q, AT_RESOLVES)};
     slice key = db_column_slice(q, AT_KEY);
     op_state state = OP_PENDING;
     if (key.len != SHA256_BYTES || !op_state_parse(db_column_slice(q, AT_STATE), &state)) {
@@ -261,7 +263,8 @@ static godwit_status prepare_ops(push_builder *b, int64_t first_lsn) {
         "entity_id,"
         " idempotency_key, payload, base, state, base_seq, base_salt, lineage, nonce, wall_ms, "
         "rekeyed,"
-        " last_error_code FROM godwit_op WHERE lsn >= ?1 AND scope = ?2 AND device_id = ?3 AND"
+        " last_error_code, resolves FROM godwit_op WHERE lsn >= ?1 AND scope = ?2 AND device_id = "
+        "?3 AND"
         " sequence_number > ?4 ORDER BY lsn",
         &b->ops);
     if (status == GODWIT_OK) {

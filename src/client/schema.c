@@ -93,6 +93,19 @@ static const char *const steps[] = {
      * the same statement. owner = first key column of the row that comes in; lsn = newest before */
     "CREATE TABLE godwit_note (id INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, owner, lsn INTEGER, "
     "pk);",
+    /* conflict ids are unique within a scope; stages begun before have no godwit_stage_0 */
+    "ALTER TABLE godwit_op ADD COLUMN resolves TEXT;"
+    "ALTER TABLE godwit_hint ADD COLUMN resolves TEXT;"
+    "CREATE TABLE godwit_conflict_old AS SELECT * FROM godwit_conflict;"
+    "DROP TABLE godwit_conflict;"
+    "CREATE TABLE godwit_conflict (scope TEXT NOT NULL, conflict_id TEXT NOT NULL,"
+    " tbl INTEGER NOT NULL, pk TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,"
+    " state TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (scope, conflict_id)) WITHOUT ROWID;"
+    "INSERT INTO godwit_conflict SELECT scope, conflict_id, tbl, pk, kind, body, state, at"
+    " FROM godwit_conflict_old;"
+    "DROP TABLE godwit_conflict_old;"
+    "UPDATE godwit_cursor SET state = 'bootstrap', boot_token = NULL WHERE state = 'staging';"
+    "DELETE FROM godwit_meta WHERE k = 'stage_scope';",
 };
 
 /* The entity id of a captured row, as semantics 13.1 writes it. %s: text of part i. */

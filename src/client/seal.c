@@ -187,8 +187,10 @@ static godwit_status take_hint(seal_run_state *s, seal_row *row) {
         row->hinted = true;
         slice key = db_column_slice(s->hints, 1);
         slice depends = db_column_slice(s->hints, 2);
+        slice resolves = db_column_slice(s->hints, 3);
         row->client_key = key.ptr ? arena_copy(&s->group, key) : key;
         row->depends_on = depends.ptr ? arena_copy(&s->group, depends) : depends;
+        row->resolves = resolves.ptr ? arena_copy(&s->group, resolves) : resolves;
         status = s->group.failed ? GODWIT_NOMEM : GODWIT_OK;
     }
     return status;
@@ -407,8 +409,8 @@ static godwit_status begin(seal_run_state *s, int64_t newest_lsn) {
     }
     if (status == GODWIT_OK) {
         status = db_prepare(&g->db,
-                            "SELECT lsn, client_key, depends_on FROM godwit_hint WHERE lsn > ?1"
-                            " ORDER BY lsn",
+                            "SELECT lsn, client_key, depends_on, resolves FROM godwit_hint WHERE"
+                            " lsn > ?1 ORDER BY lsn",
                             &s->hints);
     }
     if (status == GODWIT_OK) {

@@ -23,8 +23,8 @@ typedef struct {
     value *key;          /* [key_count] */
     value *now, *old;    /* [data_count] */
     uint64_t mask[SEAL_WORDS];
-    slice payload;                /* of an entity without a table */
-    slice client_key, depends_on; /* hint; ptr NULL = none */
+    slice payload;                          /* of an entity without a table */
+    slice client_key, depends_on, resolves; /* hint; ptr NULL = none */
     bool hinted;
     size_t raw_bytes;
     uint64_t hash; /* of (table, id) */

@@ -12,8 +12,8 @@
     "INSERT INTO godwit_op (lsn, id, created_at, operation, tbl, entity_type, entity_id,"          \
     " idempotency_key, client_key, payload, base, state, last_error, last_error_code, scope,"      \
     " device_id, sequence_number, group_first, group_size, base_seq, base_salt, lineage, nonce,"   \
-    " wall_ms, schema_ver) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,"   \
-    " ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)"
+    " wall_ms, schema_ver, resolves) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,"   \
+    " ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)"
 
 /* ---- JSON ---- */
 
@@ -164,6 +164,7 @@ static godwit_status insert_op(seal_run_state *s, const seal_scope *scope, const
     bind_blob(&b, 23, nonce, sizeof nonce);
     bind_int(&b, 24, row->wall_ms);
     bind_int(&b, 25, s->g->registry.registry_version);
+    bind_text(&b, 26, row->resolves);
     if (b.rc == SQLITE_OK) {
         b.rc = sqlite3_step(s->insert);
     }

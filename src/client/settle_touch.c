@@ -4,6 +4,7 @@
  * it is godwit_base where an earlier settle has stored it, else the row with the operations taken
  * back in reverse. So everything must be sealed before, and images be read before anything is
  * written. */
+#include "client/bootstrap.h"
 #include "client/settle.h"
 
 #define FIRST_BUCKETS 256
@@ -250,34 +251,31 @@ static godwit_status take_upsert(settle *s, touched *row, const wire_change *cha
     return status == GODWIT_OK ? image_set(&s->a, row->table, change->columns, &row->base) : status;
 }
 
-static godwit_status take_conflict(settle *s, const wire_commit *commit,
-                                   const wire_change *change) {
-    slice entity = {0}, id = {0}, kind = SLICE("field"), state = SLICE("auto"), at = commit->at;
-    if (!change->columns) {
-        return GODWIT_OK;
-    }
-    (void)(json_text(json_get(change->columns, "entityType"), &entity) ||
-           json_text(json_get(change->columns, "tbl"), &entity));
-    (void)(json_text(json_get(change->columns, "entityId"), &id) ||
-           json_text(json_get(change->columns, "pk"), &id));
-    (void)json_text(json_get(change->columns, "kind"), &kind);
-    (void)json_text(json_get(change->columns, "state"), &state);
-    (void)json_text(json_get(change->columns, "at"), &at);
+godwit_status settle_take_conflict(settle *s, slice conflict_id, const json *columns) {
+    slice entity = {0}, id = {0}, kind = SLICE("field"), state = SLICE("auto"), at = SLICE("");
+    (void)json_text(json_get(columns, "entityType"), &entity);
+    (void)json_text(json_get(columns, "entityId"), &id);
+    (void)json_text(json_get(columns, "kind"), &kind);
+    (void)json_text(json_get(columns, "state"), &state);
+    (void)json_text(json_get(columns, "at"), &at);
     const client_table *t = client_table_by_entity(s->g, entity);
-    if (!t) {
-        return GODWIT_OK;
+    if (!t || !id.ptr) {
+        return GODWIT_OK; /* of a table this device does not have */
     }
-    return db_run(s->d,
-                  "INSERT INTO godwit_conflict (conflict_id, scope, tbl, pk, kind, body, state, at)"
-                  " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (conflict_id) DO UPDATE SET"
-                  " body = excluded.body, state = excluded.state",
-                  "ssisssss", change->entity_id, s->scope, t->tbl, id, kind, change->columns->u.s,
-                  state, at.ptr ? at : SLICE(""));
+    godwit_status status = db_run(
+        s->d,
+        "INSERT INTO godwit_conflict (scope, conflict_id, tbl, pk, kind, body, state, at)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (scope, conflict_id) DO UPDATE SET"
+        " tbl = excluded.tbl, pk = excluded.pk, kind = excluded.kind, body = excluded.body,"
+        " state = excluded.state, at = excluded.at",
+        "ssisssss", s->scope, conflict_id, t->tbl, id, kind, columns->u.s, state, at);
+    return status == GODWIT_OK && s->staging ? stage_conflict(s, conflict_id) : status;
 }
 
 godwit_status settle_take_change(settle *s, const wire_commit *commit, const wire_change *change) {
     if (slice_is(change->entity_type, "_conflicts")) {
-        return change->is_delete ? GODWIT_OK : take_conflict(s, commit, change);
+        return change->columns ? settle_take_conflict(s, change->entity_id, change->columns)
+                               : GODWIT_OK;
     }
     const client_table *t = client_table_by_entity(s->g, change->entity_type);
     touched *row = NULL;

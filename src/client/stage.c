@@ -163,6 +163,21 @@ godwit_status stage_drop(settle *s, stage_table *st, slice id) {
     return status;
 }
 
+/* ---- Conflicts ---- */
+
+/* Records go to godwit_conflict at once, which shows nothing but more of the truth; godwit_stage_0
+ * keeps their ids, so that the swap knows which open ones the server no longer has. */
+godwit_status stage_conflict(settle *s, slice conflict_id) {
+    return db_run(s->d, "INSERT OR IGNORE INTO godwit_stage_0 VALUES (?1)", "s", conflict_id);
+}
+
+godwit_status stage_forget_conflicts(settle *s) {
+    return db_run(s->d,
+                  "DELETE FROM godwit_conflict WHERE scope = ?1 AND state = 'open' AND conflict_id"
+                  " NOT IN (SELECT id FROM godwit_stage_0)",
+                  "s", s->scope);
+}
+
 /* ---- The set of them ---- */
 
 static godwit_status create_one(settle *s, const client_table *t) {
@@ -212,6 +227,10 @@ godwit_status stage_create_all(settle *s) {
         if (stage_wants(s, &s->g->registry.tables[i])) {
             status = create_one(s, &s->g->registry.tables[i]);
         }
+    }
+    if (status == GODWIT_OK) {
+        status = db_exec(s->d, "CREATE TABLE main.godwit_stage_0 (id TEXT PRIMARY KEY)"
+                               " WITHOUT ROWID");
     }
     if (status == GODWIT_OK) {
         status = client_meta_set(s->g, "stage_scope", s->scope);

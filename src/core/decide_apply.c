@@ -182,10 +182,11 @@ static void update_over_tombstone(decide_work *w, decide_input *in) {
 
 static void apply_update(decide_work *w, decide_input *in) {
     static const decide_mode mode = {.kind = "field"};
-    if (!in->row->row.exists) {
+    bool exists = in->row->row.exists;
+    if (in->count == 0 && (exists || in->op->resolves.len > 0)) {
+        outcome_of(in, OUTCOME_NOOP); /* says nothing of the row, which may be gone for good */
+    } else if (!exists) {
         update_without_row(w, in);
-    } else if (in->count == 0) {
-        outcome_of(in, OUTCOME_NOOP);
     } else if (in->row->row.deleted) {
         update_over_tombstone(w, in);
     } else {

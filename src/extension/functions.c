@@ -218,6 +218,16 @@ static void call_discard(sqlite3_context *context, int argc, sqlite3_value **arg
     }
 }
 
+static void call_resolve(sqlite3_context *context, int argc, sqlite3_value **argv) {
+    char id[37] = "";
+    godwit *g = extension_handle(context, false);
+    if (g) {
+        godwit_status status =
+            godwit_resolve(g, extension_text(argc, argv, 0), extension_text(argc, argv, 1), id);
+        leave_with_id(context, g, status, id);
+    }
+}
+
 /* ---- Syncing ---- */
 
 static void call_sync(sqlite3_context *context, int argc, sqlite3_value **argv) {
@@ -326,6 +336,7 @@ int functions_register(sqlite3 *connection, extension *e) {
         {"godwit_retry", 1, SQLITE_DIRECTONLY, call_retry},
         {"godwit_edit", 2, SQLITE_DIRECTONLY, call_edit},
         {"godwit_discard", -1, SQLITE_DIRECTONLY, call_discard},
+        {"godwit_resolve", 2, SQLITE_DIRECTONLY, call_resolve},
         {"godwit_sync", -1, SQLITE_DIRECTONLY, call_sync},
         {"godwit_next", 0, SQLITE_DIRECTONLY, call_next},
         {"godwit_feed", -1, SQLITE_DIRECTONLY, call_feed},

@@ -136,6 +136,27 @@ static void unknown_conflicts_are_refused(void **state) {
     kit_deinit(&f.k);
 }
 
+/* Held as a whole because its base is of another history, and the row is unknown here. */
+static void a_row_that_is_not_there(void **state) {
+    (void)state;
+    fixture f;
+    open_conflict(&f);
+    wire_op op = kit_op(&f.k, &f.a, OP_UPDATE, "pins", "lost", "{\"title\":\"x\"}");
+    op.base_seq = 2;
+    op.base_salt = 1;
+    assert_text(kit_push(&f.k, &f.a, &op, 1), "results.0.error.code", "lost-base");
+    op = kit_op(&f.k, &f.a, OP_UPDATE, "pins", "lost", "{}");
+    op.resolves = SLICE("c-4-0");
+    assert_text(kit_push(&f.k, &f.a, &op, 1), "results.0.outcome", "noop");
+    assert_string_equal(kit_sql(&f.k,
+                                "SELECT kind || state FROM godwit_conflict WHERE conflict_id ="
+                                " 'c-4-0'"),
+                        "lost_baseresolved");
+    op = kit_op(&f.k, &f.a, OP_UPDATE, "pins", "lost", "{}");
+    assert_text(kit_push(&f.k, &f.a, &op, 1), "results.0.error.code", "row-missing");
+    kit_deinit(&f.k);
+}
+
 /* Ids of conflict records in a snapshot read page by page, with a blank behind each. */
 static const char *in_snapshot(kit *k, const char *limit) {
     const char *out = "";
@@ -186,9 +207,8 @@ static void snapshots_bring_the_open_ones(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(records_travel_in_their_commit),
-        cmocka_unit_test(an_operation_resolves),
-        cmocka_unit_test(unknown_conflicts_are_refused),
+        cmocka_unit_test(records_travel_in_their_commit), cmocka_unit_test(an_operation_resolves),
+        cmocka_unit_test(unknown_conflicts_are_refused),  cmocka_unit_test(a_row_that_is_not_there),
         cmocka_unit_test(snapshots_bring_the_open_ones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
