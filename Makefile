@@ -6,7 +6,7 @@ JOBS   ?= 2
 .PHONY: all setup test bench soak demo install clean help
 
 all: setup $(BUILD)/build.ninja
-	@ninja -C $(BUILD) -j $(JOBS) --quiet
+	@ninja -C $(BUILD) -j $(JOBS) --quiet >$(BUILD)/build.log 2>&1 || { cat $(BUILD)/build.log; exit 1; }
 	@echo "built $(BUILD)/godwit, $(BUILD)/godwit.so, $(BUILD)/libgodwit.a, $(BUILD)/libgodwit.so"
 
 setup:
@@ -29,7 +29,9 @@ bench: setup
 	@bench/run
 
 install: all
-	@meson install -C $(BUILD) --no-rebuild
+	@meson configure $(BUILD) --prefix $(PREFIX) && ninja -C $(BUILD) --quiet >$(BUILD)/build.log
+	@meson install -C $(BUILD) --quiet
+	@echo "installed under $(DESTDIR)$(PREFIX)"
 
 clean:
 	@rm -rf $(BUILD) build-test build-bench
