@@ -350,6 +350,9 @@ godwit_status bootstrap_swap(settle *s) {
         }
     }
     if (status == GODWIT_OK) {
+        status = stage_forget_conflicts(s);
+    }
+    if (status == GODWIT_OK) {
         status = settle_cursor(s, cursor, seq, salt, "live");
     }
     s->staging = false;
