@@ -1,17 +1,24 @@
-/* conflicts: what was decided between concurrent changes, from a device's copy or from the server.
- */
+/* conflicts: what was decided between concurrent changes, from a device's copy or from the server;
+ * on a device a person decides again. */
 #include "cli/cli.h"
 #include "core/json.h"
 
 static const char help[] =
     "Usage: godwit conflicts APP.db [list] [--state S] [--limit N] [--json]\n"
     "       godwit conflicts APP.db show ID [--json]\n"
+    "       godwit conflicts APP.db resolve ID mine|theirs|JSON\n"
     "       godwit conflicts --url URL --token-file F [--scope S] [list|show ID] [OPTIONS]\n\n"
     "Lists the conflict ledger: every decision that did not keep a value. With APP.db it shows "
     "what\n"
     "the device has received, without the network; with --url it asks the server.\n\n"
+    "resolve makes the choice a change of the row, which 'godwit sync' sends: 'mine' = the values "
+    "of\n"
+    "the operation that met the conflict, 'theirs' = what the server had then, JSON = an object "
+    "of\n"
+    "columns, '{}' = the row as it is.\n\n"
     "Options:\n"
-    "  --state S       only 'auto' (decided by policy) or 'open' (waiting for a person)\n"
+    "  --state S       only 'auto' (decided by policy), 'open' (waiting for a person) or "
+    "'resolved'\n"
     "  --limit N       at most N rows (default 50, 0 = all)\n"
     "  --url URL       ask this server\n"
     "  --token-file F  file with the bearer token for it\n"
@@ -19,7 +26,9 @@ static const char help[] =
     "  --json          print JSON\n\n"
     "Examples:\n"
     "  godwit conflicts app.db\n"
-    "  godwit conflicts app.db show c-000000000004-0\n"
+    "  godwit conflicts app.db show c-4-0\n"
+    "  godwit conflicts app.db resolve c-4-0 mine && godwit sync app.db\n"
+    "  godwit conflicts app.db resolve c-4-0 '{\"title\":\"Village well\"}'\n"
     "  godwit conflicts --url http://127.0.0.1:8787 --token-file token list --state open\n";
 
 #define LIST_SQL                                                                                   \
@@ -34,7 +43,8 @@ static const char help[] =
 typedef struct {
     bool as_json;
     int64_t limit;
-    const char *state, *id; /* id: of show, NULL for list */
+    const char *state, *id; /* id: of show and resolve, NULL for list */
+    const char *choice;     /* of resolve */
     const char *url, *token_file, *token, *scope;
 } conflicts_request;
 
@@ -59,6 +69,23 @@ static int local(const char *path, const conflicts_request *r) {
         }
     }
     sqlite3_finalize(stmt);
+    godwit_close(g);
+    return code;
+}
+
+static int resolve(const char *path, const conflicts_request *r) {
+    godwit *g = NULL;
+    char id[37];
+    int code = cli_open(path, CLI_OPEN_TRACKED, NULL, &g);
+    if (code == CLI_GO) {
+        godwit_status status = godwit_resolve(g, r->id, r->choice, id);
+        if (status == GODWIT_OK) {
+            printf("%s\n", id);
+            code = CLI_OK;
+        } else {
+            code = cli_explain(g, path, "resolving", status);
+        }
+    }
     godwit_close(g);
     return code;
 }
@@ -114,7 +141,7 @@ static int remote(const conflicts_request *r) {
 }
 
 int cli_conflicts(int argc, char **argv) {
-    static const char *const actions[] = {"list", "show"};
+    static const char *const actions[] = {"list", "show", "resolve"};
     conflicts_request r = {.limit = 50};
     const cli_option options[] = {
         {.name = "--json", .flag = &r.as_json}, {.name = "--limit", .number = &r.limit},
@@ -122,7 +149,7 @@ int cli_conflicts(int argc, char **argv) {
         {.name = "--token", .text = &r.token},  {.name = "--token-file", .text = &r.token_file},
         {.name = "--scope", .text = &r.scope},
     };
-    const cli_spec spec = {"conflicts", help, options, COUNT_OF(options), 0, 3};
+    const cli_spec spec = {"conflicts", help, options, COUNT_OF(options), 0, 4};
     int count = 0;
     int code = cli_parse(&spec, argc, argv, &count);
     if (code != CLI_GO) {
@@ -131,10 +158,11 @@ int cli_conflicts(int argc, char **argv) {
     /* with --url there is no APP.db: leave its place empty, so that the rest stands where it does
      */
     char nothing[] = "";
-    char *shifted[] = {argv[0], nothing, count > 0 ? argv[1] : NULL, count > 1 ? argv[2] : NULL};
+    char *shifted[] = {argv[0], nothing, count > 0 ? argv[1] : NULL, count > 1 ? argv[2] : NULL,
+                       NULL};
     char **words = r.url ? shifted : argv;
     count += r.url != NULL;
-    if (count < 1 || count > 3) {
+    if (count < 1 || (r.url && count > 3)) {
         return cli_usage_error("conflicts", "it wants APP.db, or --url with a token");
     }
     const char *action = NULL;
@@ -142,10 +170,19 @@ int cli_conflicts(int argc, char **argv) {
     if (code != CLI_GO) {
         return code;
     }
-    bool show = strcmp(action, "show") == 0;
-    if (show != (count == 3)) {
-        return cli_usage_error("conflicts", "show wants the id of one conflict, list wants none");
+    int wanted = strcmp(action, "show") == 0 ? 3 : strcmp(action, "resolve") == 0 ? 4 : 2;
+    if (wanted == 4 && r.url) {
+        return cli_usage_error("conflicts", "resolve wants APP.db: a device sends the choice");
     }
-    r.id = show ? words[3] : NULL;
+    if (wanted == 2 ? count > 2 : count != wanted) {
+        return cli_usage_error("conflicts",
+                               "show wants the id of one conflict, resolve the id and a"
+                               " choice, list nothing more");
+    }
+    r.id = wanted > 2 ? words[3] : NULL;
+    r.choice = wanted > 3 ? words[4] : NULL;
+    if (r.choice) {
+        return resolve(words[1], &r);
+    }
     return r.url ? remote(&r) : local(words[1], &r);
 }
