@@ -15,6 +15,7 @@ typedef struct {
     const client_table *t;
     arena row;
     bool queue, uploads;
+    int64_t until; /* newest captured row that counts; 0 = all, -1 = none */
     drift_counts counts;
 } scan;
 
@@ -29,11 +30,14 @@ static godwit_status mark_captured(scan *s) {
     bytes_text(&b, "SELECT ");
     capture_key_columns(&b, s->t);
     bytes_text(&b, " FROM godwit_log WHERE tbl = ?1 AND lsn > coalesce((SELECT CAST(v AS INTEGER)"
-                   " FROM godwit_meta WHERE k = 'sealed_lsn'), 0)");
+                   " FROM godwit_meta WHERE k = 'sealed_lsn'), 0) AND lsn <= ?2");
     godwit_status status = b.failed ? GODWIT_NOMEM : db_prepare(d, b.ptr, &stmt);
     bytes_deinit(&b);
     if (status == GODWIT_OK) {
         status = db_bind_int(d, stmt, 1, s->t->tbl);
+    }
+    if (status == GODWIT_OK) {
+        status = db_bind_int(d, stmt, 2, s->until ? s->until : INT64_MAX);
     }
     while (status == GODWIT_OK) {
         value key[KEY_COLUMNS_MAX];
@@ -296,6 +300,73 @@ godwit_status drift_scan(godwit *g, const client_table *t, bool queue, drift_cou
         status = db_exec(&g->db, "DELETE FROM temp.godwit_dirty");
     }
     *out = s.counts;
+    arena_deinit(&s.row);
+    return status;
+}
+
+/* ---- Updates of rows nobody created ---- */
+
+static godwit_status is_known(scan *s, slice id, int64_t *known) {
+    return db_int(
+        &s->g->db, known,
+        "SELECT EXISTS (SELECT 1 FROM temp.godwit_dirty WHERE pk = ?2) OR EXISTS (SELECT 1"
+        " FROM godwit_row WHERE tbl = ?1 AND pk = ?2)",
+        "is", s->t->tbl, id);
+}
+
+static godwit_status forget_row(scan *s, sqlite3_stmt *rows) {
+    value key[KEY_COLUMNS_MAX];
+    slice id = {0};
+    int64_t known = 0;
+    arena_reset(&s->row);
+    for (int i = 0; i < (int)s->t->shape.key_count; i++) {
+        db_column_value(rows, i + 1, &key[i]);
+    }
+    godwit_status status = client_key_text(&s->row, s->t, key, &id);
+    if (status == GODWIT_INVALID) {
+        status = GODWIT_OK; /* can't travel, so it is not known either */
+    } else if (status == GODWIT_OK) {
+        status = is_known(s, id, &known);
+    }
+    if (status == GODWIT_OK && !known) {
+        status = db_run(&s->g->db, "DELETE FROM godwit_log WHERE lsn = ?1", "i",
+                        sqlite3_column_int64(rows, 0));
+    }
+    return status;
+}
+
+godwit_status drift_forget_unknown(godwit *g, const client_table *t, int64_t after) {
+    scan s = {.g = g, .t = t, .until = after ? after : -1};
+    sqlite3_stmt *rows = NULL;
+    bool row = false;
+    bytes b;
+    arena_init(&s.row, g->allocator, 0);
+    bytes_init(&b, g->allocator, 0);
+    bytes_text(&b, "SELECT lsn, ");
+    capture_key_columns(&b, t);
+    bytes_text(&b, " FROM godwit_log WHERE tbl = ?1 AND lsn > ?2");
+    godwit_status status = b.failed ? GODWIT_NOMEM : mark_dirty(&s);
+    if (status == GODWIT_OK) {
+        status = db_prepare(&g->db, b.ptr, &rows);
+    }
+    if (status == GODWIT_OK) {
+        status = db_bind_int(&g->db, rows, 1, t->tbl);
+    }
+    if (status == GODWIT_OK) {
+        status = db_bind_int(&g->db, rows, 2, after);
+    }
+    while (status == GODWIT_OK) {
+        status = db_step(&g->db, rows, &row);
+        if (status != GODWIT_OK || !row) {
+            break;
+        }
+        status = forget_row(&s, rows);
+    }
+    db_done(&g->db, rows);
+    if (status == GODWIT_OK) {
+        status = db_exec(&g->db, "DELETE FROM temp.godwit_dirty");
+    }
+    bytes_deinit(&b);
     arena_deinit(&s.row);
     return status;
 }

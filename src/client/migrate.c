@@ -347,10 +347,17 @@ godwit_status migrate_new_columns(godwit *g, arena *a, const client_table *was,
     if (status != GODWIT_OK || copied || !gains) {
         return status;
     }
+    int64_t newest = 0;
     bytes_init(&d->b, g->allocator, 0);
-    status = read_fallbacks(g, a, d);
+    status = db_int(&g->db, &newest, "SELECT coalesce(max(lsn), 0) FROM godwit_log", "");
+    if (status == GODWIT_OK) {
+        status = read_fallbacks(g, a, d);
+    }
     if (status == GODWIT_OK) {
         status = log_updated(g, d);
+    }
+    if (status == GODWIT_OK) {
+        status = drift_forget_unknown(g, now, newest);
     }
     bytes_deinit(&d->b);
     return status;

@@ -102,6 +102,9 @@ typedef struct {
 } drift_counts;
 /* queue: true writes a create, update or delete for each. Inside a transaction of the caller. */
 godwit_status drift_scan(godwit *g, const client_table *t, bool queue, drift_counts *out) MUST_USE;
+/* Takes back changes captured after lsn `after`, in this transaction, of rows that neither server nor queue
+ * know: a change of theirs would be refused, and drift_scan could not tell them apart any more. */
+godwit_status drift_forget_unknown(godwit *g, const client_table *t, int64_t after) MUST_USE;
 /* Takes the rows as they are as the truth after the set of columns changed. */
 godwit_status drift_redigest(godwit *g, const client_table *t, const client_table *before) MUST_USE;
 
