@@ -4,6 +4,7 @@
  * Statements say OR ABORT: a table whose constraints say ON CONFLICT REPLACE must not lose rows in
  * silence here. */
 #include "client/settle.h"
+#include "client/track.h"
 
 /* ---- Statements ---- */
 
@@ -248,10 +249,12 @@ godwit_status apply_open(settle *s, const client_table *t, apply_table **out) {
     s->tables[at] = table;
     godwit_status status = table->missing ? GODWIT_OK : prepare_select(s, table);
     if (status == GODWIT_INVALID) {
+        char key[TRACK_MISSED_BYTES];
         client_log(s->g, GODWIT_LOG_WARN, "event=table-missing table=" SLICE_FMT,
                    SLICE_ARG(t->shape.name));
         table->missing = true;
-        status = GODWIT_OK;
+        track_missed_key(t, key);
+        status = client_meta_set_int(s->g, key, 1);
     } else if (status == GODWIT_OK && !table->missing) {
         status = read_fallbacks(s, table);
     }

@@ -124,6 +124,13 @@ godwit_status track_fits(godwit *g, const client_table *t, bool *fits) {
         slice spec = shape_spec(&a, &now, &options);
         status = spec.ptr ? capture_intact(g, &now, fits) : GODWIT_NOMEM;
         *fits = *fits && slice_equal(spec, t->spec);
+        char key[TRACK_MISSED_BYTES];
+        int64_t missed = 0;
+        track_missed_key(t, key);
+        if (status == GODWIT_OK) {
+            status = client_meta_int(g, key, 0, &missed);
+        }
+        *fits = *fits && !missed;
     } else if (status == GODWIT_OK || godwit_status_class(status) == GODWIT_CLASS_REJECT) {
         /* gone, or no longer trackable: doctor names it, and there is nothing to put back */
         client_log(g, GODWIT_LOG_WARN, "table=%d status=%s", (int)t->tbl,
@@ -150,11 +157,67 @@ static godwit_status seal_first(godwit *g) {
     return status;
 }
 
+void track_missed_key(const client_table *t, char out[TRACK_MISSED_BYTES]) {
+    snprintf(out, TRACK_MISSED_BYTES, "missed:%lld", (long long)t->tbl);
+}
+
+/* Dropped and made again outside a migration: no trigger is left and no row. Deletes that the
+ * application meant would have been captured one by one. */
+static godwit_status remade(godwit *g, const client_table *t, bool *out) {
+    int64_t gone = 0, rows = 1;
+    bytes b;
+    char copy[48];
+    snprintf(copy, sizeof copy, "godwit_before_%lld", (long long)t->tbl);
+    godwit_status status =
+        db_int(&g->db, &gone,
+               "SELECT NOT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = ?2 OR (type ="
+               " 'trigger' AND tbl_name = ?1 COLLATE NOCASE AND name GLOB 'godwit_*')) AND EXISTS"
+               " (SELECT 1 FROM godwit_row WHERE tbl = ?3)",
+               "ssi", t->shape.name, slice_of(copy), t->tbl);
+    if (status == GODWIT_OK && gone && t->active) {
+        bytes_init(&b, g->allocator, 0);
+        bytes_text(&b, "SELECT EXISTS (SELECT 1 FROM main.");
+        bytes_identifier(&b, t->shape.name);
+        bytes_char(&b, ')');
+        status = b.failed ? GODWIT_NOMEM : db_int(&g->db, &rows, b.ptr, "");
+        bytes_deinit(&b);
+    }
+    *out = !rows;
+    return status;
+}
+
+static godwit_status fetch_anew(godwit *g, const client_table *t) {
+    char key[TRACK_MISSED_BYTES];
+    int64_t missed = 0;
+    bool empty = false;
+    track_missed_key(t, key);
+    godwit_status status = client_meta_int(g, key, 0, &missed);
+    if (status == GODWIT_OK) {
+        status = remade(g, t, &empty);
+    }
+    if (status != GODWIT_OK || (!missed && !empty)) {
+        return status;
+    }
+    if (empty) {
+        status = db_run(&g->db, "DELETE FROM godwit_row WHERE tbl = ?1", "i", t->tbl);
+    }
+    if (status == GODWIT_OK) {
+        status = client_meta_set(g, key, (slice){0});
+    }
+    return status == GODWIT_OK
+               ? db_exec(&g->db, "UPDATE godwit_cursor SET state = 'bootstrap', boot_token = NULL"
+                                 " WHERE state IN ('live', 'staging')")
+               : status;
+}
+
 /* Writes the new spec and triggers. `was` is NULL for a table tracked for the first time. */
 static godwit_status install(godwit *g, arena *a, const client_table *was, client_table *now,
                              const track_options *options) {
     slice spec = shape_spec(a, now, options);
     godwit_status status = spec.ptr ? capture_widen(g, now) : GODWIT_NOMEM;
+    if (status == GODWIT_OK && was) {
+        status = fetch_anew(g, was);
+    }
     if (status == GODWIT_OK && was && !same_slots(was, now)) {
         status = seal_first(g);
         if (status == GODWIT_OK) {

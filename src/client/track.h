@@ -90,6 +90,11 @@ godwit_status track_fits(godwit *g, const client_table *t, bool *fits) MUST_USE;
 godwit_status migrate_new_columns(godwit *g, arena *a, const client_table *was,
                                   const client_table *now) MUST_USE;
 
+/* track.c: the meta key under which settling notes that changes of a table were passed over,
+ * because the table is gone. When it is back, everything is fetched anew. */
+#define TRACK_MISSED_BYTES 32
+void track_missed_key(const client_table *t, char out[TRACK_MISSED_BYTES]);
+
 /* initial.c: existing rows as creates. Start inside the transaction that tracks the table. */
 godwit_status initial_start(godwit *g, const client_table *t) MUST_USE;
 /* Goes on with what is unfinished, in transactions of its own. Nothing inside an open transaction.
@@ -102,8 +107,9 @@ typedef struct {
 } drift_counts;
 /* queue: true writes a create, update or delete for each. Inside a transaction of the caller. */
 godwit_status drift_scan(godwit *g, const client_table *t, bool queue, drift_counts *out) MUST_USE;
-/* Takes back changes captured after lsn `after`, in this transaction, of rows that neither server nor queue
- * know: a change of theirs would be refused, and drift_scan could not tell them apart any more. */
+/* Takes back changes captured after lsn `after`, in this transaction, of rows that neither server
+ * nor queue know: a change of theirs would be refused, and drift_scan could not tell them apart any
+ * more. */
 godwit_status drift_forget_unknown(godwit *g, const client_table *t, int64_t after) MUST_USE;
 /* Takes the rows as they are as the truth after the set of columns changed. */
 godwit_status drift_redigest(godwit *g, const client_table *t, const client_table *before) MUST_USE;

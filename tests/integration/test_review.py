@@ -141,3 +141,38 @@ def test_a_trigger_that_stamps_rows(world):
         device.run("INSERT INTO f(f, rank) VALUES ('integrity-check', 1)")
         assert device.one("SELECT count(*) FROM f WHERE f MATCH 'old'") == 1
         assert cli("doctor", device.path).code == 0
+
+
+# ---- Tables that go away ----
+
+def test_a_table_dropped_and_made_again_is_filled_again(world):
+    """Dropping a table is no deletion of its rows: not here, and not on the other devices."""
+    schema = "CREATE TABLE p (id TEXT PRIMARY KEY, t TEXT)"
+    server, a, b = pair(world, schema, ["p"])
+    a.run("INSERT INTO p VALUES ('1', 'x'), ('2', 'y')")
+    settle(a, b)
+    a.run("DROP TABLE p")
+    a.run(schema)
+    assert "missing-rows" not in cli("doctor", "--fix", a.path).out
+    settle(a, b)
+    assert a.rows("p") == b.rows("p") == server.rows("p") == [("1", "x"), ("2", "y")]
+    a.run("UPDATE p SET t = 'z' WHERE id = '1'")
+    a.run("DELETE FROM p WHERE id = '2'")
+    settle(a, b)
+    assert a.rows("p") == b.rows("p") == server.rows("p") == [("1", "z")]
+
+
+@pytest.mark.parametrize("rename", [True, False])
+def test_changes_of_a_table_that_was_away_are_fetched(world, rename):
+    schema = "CREATE TABLE p (id TEXT PRIMARY KEY, t TEXT)"
+    server, a, b = pair(world, schema, ["p"])
+    a.run("INSERT INTO p VALUES ('1', 'x'), ('2', 'y')")
+    settle(a, b)
+    a.run("ALTER TABLE p RENAME TO away" if rename else "DROP TABLE p")
+    b.run("UPDATE p SET t = 'by b' WHERE id = '1'")
+    b.run("DELETE FROM p WHERE id = '2'")
+    b.sync()
+    a.sync()
+    a.run("ALTER TABLE away RENAME TO p" if rename else schema)
+    settle(a, b)
+    assert a.rows("p") == b.rows("p") == server.rows("p") == [("1", "by b")]
