@@ -37,7 +37,8 @@ static void replays_and_mismatches(void **state) {
     (void)kit_push_text(&k, BODY(OP("p1", "update", "pins", "k2", "{\"title\":\"Later\"}")));
     kit_answer again = kit_push_text(&k, create);
     assert_text(again, "results.0.status", "already_processed");
-    assert_true(slice_equal(kit_text(&again, "results.0.result"), kit_text(&first, "results.0.result")));
+    assert_true(
+        slice_equal(kit_text(&again, "results.0.result"), kit_text(&first, "results.0.result")));
     assert_text(again, "results.0.result.title", "Well");
     assert_int_equal(kit_int(&again, "results.0.commitSeq"), 1);
     kit_answer other =
