@@ -101,13 +101,13 @@ static uint64_t mix(uint64_t x) { /* splitmix64 */
     return x ^ (x >> 31);
 }
 
-static void words(char *out, size_t size, uint64_t random) {
+static void words(char *out, size_t size, uint64_t state) {
     static const char *const list[] = {"well ", "field ", "north ", "gate ",
                                        "old ",  "stone ", "dry ",   "mark "};
     size_t used = 0;
     while (used + 1 < size) {
-        const char *word = list[random & 7];
-        random = mix(random);
+        const char *word = list[state & 7];
+        state = mix(state);
         size_t len = strlen(word);
         len = len < size - 1 - used ? len : size - 1 - used;
         memcpy(out + used, word, len);
