@@ -100,8 +100,7 @@ static godwit_status list_scopes(godwit *g, pump *p) {
     }
     db_done(&g->db, stmt);
     if (status == GODWIT_OK && p->scope_count == 0) {
-        status = client_fail(g, GODWIT_MISUSE,
-                             "no scope is known: name one with godwit_init, or give a token");
+        status = token_no_scope(g);
     }
     return status;
 }

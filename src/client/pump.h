@@ -83,5 +83,7 @@ void lease_release(godwit *g, pump *p);
 /* ---- token.c ---- */
 /* The bearer token, from the settings or read anew from its file. ptr NULL = none is set. */
 godwit_status token_read(godwit *g, arena *a, slice *out) MUST_USE;
+/* Fails with the reason why no scope is known. */
+godwit_status token_no_scope(godwit *g) MUST_USE;
 
 #endif

@@ -114,3 +114,19 @@ godwit_status client_scope(godwit *g, arena *a, slice *out) {
     /* kept: operations sealed under it must never see another default */
     return client_meta_set(g, "scope", scope);
 }
+
+godwit_status token_no_scope(godwit *g) {
+    arena a;
+    slice token = {0};
+    arena_init(&a, g->allocator, 0);
+    godwit_status status = token_read(g, &a, &token);
+    arena_deinit(&a);
+    if (status != GODWIT_OK) {
+        return status; /* the token's trouble is the reason */
+    }
+    return token.ptr ? client_fail(g, GODWIT_UNAUTHENTICATED,
+                                   "the token names no scope: get another, or name a scope with"
+                                   " godwit_init")
+                     : client_fail(g, GODWIT_MISUSE,
+                                   "no scope is known: name one with godwit_init, or give a token");
+}

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "core/limits.h"
+#include "godwit/godwit.h"
 #include "server/gzip.h"
 #include "server/log.h"
 
@@ -147,6 +148,10 @@ static void finish(pool *p, request *r) {
     }
     if (!job->park) {
         compress(r);
+    }
+    if (job->failure != GODWIT_OK) {
+        log_limited(LOG_ERROR, "failed", "reason=%s", godwit_status_name(job->failure));
+        job->failure = GODWIT_OK;
     }
     p->options.done(r);
 }

@@ -155,10 +155,12 @@ void service_problem(service_job *job, int status, const char *type, const char 
 }
 
 void service_fail(service_job *job, godwit_status status) {
+    job->failure = status;
     bool passes = status == GODWIT_NOMEM || status == GODWIT_BUSY || status == GODWIT_FULL ||
                   status == GODWIT_IO;
     if (passes) {
-        service_problem(job, 503, "overloaded", "try again", NULL);
+        service_problem(job, 503, "overloaded",
+                        status == GODWIT_FULL ? "the server's disk is full" : "try again", NULL);
         job->retry_after_s = 1;
     } else {
         service_problem(job, 500, "internal", "the server could not do this", NULL);

@@ -62,6 +62,7 @@ typedef struct service_job {
     slice park_scope;
     int64_t park_head;
     int64_t wait_ms;               /* how long it may be parked in total */
+    godwit_status failure;         /* why the server itself failed, for its log; GODWIT_OK = it did not */
     bool wait_over;                /* set by the network side before the last service_read */
 
     struct service_job *next;      /* queue link, the network side's */

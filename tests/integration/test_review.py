@@ -176,3 +176,25 @@ def test_changes_of_a_table_that_was_away_are_fetched(world, rename):
     a.run("ALTER TABLE away RENAME TO p" if rename else schema)
     settle(a, b)
     assert a.rows("p") == b.rows("p") == server.rows("p") == [("1", "by b")]
+
+
+# ---- Mistakes ----
+
+def test_the_reason_why_no_scope_is_known(world):
+    """Without a scope in the settings it comes from the token; where that is unreadable, this is named."""
+    server = world.server(schema=None, dev=True)
+    a = world.device("a", server, schema="CREATE TABLE p (id TEXT PRIMARY KEY)", tables=None)
+    missing = a.path + ".nothing"
+    assert cli("init", a.path, "--url", server.url, "--token-file", missing).code == 0
+    a.track("p")
+    a.run("INSERT INTO p VALUES ('1')")
+    done = a.sync_cli()
+    assert done.code == 1 and "the token file can't be read" in done.err, done
+    with open(missing, "w") as stream:
+        stream.write("not.a.token\n")
+    done = a.sync_cli()
+    assert done.code == 1 and "the token names no scope" in done.err, done
+    with open(missing, "w") as stream:
+        stream.write(server.token() + "\n")
+    a.sync()
+    assert server.rows("p") == [("1",)]
