@@ -1,14 +1,10 @@
 /* The swap: what is staged becomes the application's tables, cursor and versions, in one
  * transaction.
  *
- * Rows without waiting operations go by bulk SQL; rows with some are given the staged image as
- * their base and go the way of every settle. A row the server once sent and has no longer is
- * removed; a row it never knew is left alone. */
+ * Rows with waiting operations are given the staged image as their base, leave the stage, and go
+ * the way of every settle; all others go by bulk SQL. A row the server once sent and has no longer
+ * is removed; a row it never knew is left alone. */
 #include "client/bootstrap.h"
-
-#define WAITING                                                                                    \
-    "EXISTS (SELECT 1 FROM godwit_op AS o WHERE o.tbl = %lld AND o.entity_id = %s AND o.state IN"  \
-    " ('pending', 'acked', 'parked'))"
 
 typedef struct {
     settle *s;
@@ -34,7 +30,7 @@ static godwit_status give_base(swap *w, touched *row) {
     row->change = image.present ? CHANGE_FULL : CHANGE_DELETE;
     row->ver = ver;
     row->vclock = clock;
-    return status;
+    return status == GODWIT_OK && image.present ? stage_drop(s, &w->st, row->id) : status;
 }
 
 static godwit_status waiting_rows(swap *w) {
@@ -44,7 +40,7 @@ static godwit_status waiting_rows(swap *w) {
     godwit_status status = db_prepare(
         s->d,
         "SELECT DISTINCT entity_id FROM godwit_op WHERE tbl = ?1 AND scope = ?2 AND state IN"
-        " ('pending', 'acked', 'parked')",
+        " ('pending', 'acked', 'parked') AND state <> 'retired'",
         &stmt);
     if (status == GODWIT_OK) {
         status = db_bind_int(s->d, stmt, 1, w->t->tbl);
@@ -86,6 +82,9 @@ static godwit_status remove_one(swap *w, slice id) {
     settle *s = w->s;
     value key[16];
     bool in = false;
+    if (settle_touched(s, w->table, id)) {
+        return GODWIT_OK; /* waiting operations: written later */
+    }
     godwit_status status = client_key_values(&s->a, w->t, id, key);
     if (status == GODWIT_OK) {
         status = in_scope(w, key, &in);
@@ -106,9 +105,8 @@ static godwit_status remove_gone(swap *w) {
     char *sql = arena_printf(
         &s->a,
         "SELECT r.pk FROM godwit_row AS r WHERE r.tbl = %lld AND r.pk > ?1 AND NOT EXISTS"
-        " (SELECT 1 FROM godwit_stage_%lld AS g WHERE g.id = r.pk) AND NOT " WAITING
-        " ORDER BY r.pk LIMIT 1",
-        (long long)w->t->tbl, (long long)w->t->tbl, (long long)w->t->tbl, "r.pk");
+        " (SELECT 1 FROM godwit_stage_%lld AS g WHERE g.id = r.pk) ORDER BY r.pk LIMIT 1",
+        (long long)w->t->tbl, (long long)w->t->tbl);
     slice last = SLICE("");
     godwit_status status = sql ? GODWIT_OK : GODWIT_NOMEM;
     while (status == GODWIT_OK) {
@@ -193,9 +191,6 @@ static godwit_status insert_staged(swap *w, bool update) {
     bytes_text(&b, ") SELECT ");
     bytes_slice(&b, bytes_view(&values));
     bytes_printf(&b, " FROM godwit_stage_%lld AS g WHERE true", (long long)w->t->tbl);
-    if (s->overlay) {
-        bytes_printf(&b, " AND NOT " WAITING, (long long)w->t->tbl, "g.id");
-    }
     if (update) {
         update_clause(w, &b);
     }
@@ -289,10 +284,8 @@ static godwit_status put_versions(swap *w) {
     char *sql =
         arena_printf(&s->a,
                      "INSERT OR REPLACE INTO godwit_row (tbl, pk, ver, vclock, digest, synced_at)"
-                     " SELECT %lld, g.id, g.ver, g.clock, g.digest, ?1 FROM godwit_stage_%lld AS g"
-                     " WHERE %s" WAITING,
-                     (long long)w->t->tbl, (long long)w->t->tbl, s->overlay ? "NOT " : "1 OR ",
-                     (long long)w->t->tbl, "g.id");
+                     " SELECT %lld, g.id, g.ver, g.clock, g.digest, ?1 FROM godwit_stage_%lld AS g",
+                     (long long)w->t->tbl, (long long)w->t->tbl);
     int64_t rows = 0;
     godwit_status status = sql ? db_run(s->d, sql, "i", s->now_ms) : GODWIT_NOMEM;
     if (status == GODWIT_OK) {

@@ -100,6 +100,11 @@ godwit_status durable_check(godwit *g) MUST_USE;
  * needed (godwit_identity, one current per scope). */
 godwit_status seal_run(godwit *g, int64_t limit, bool *more) MUST_USE;
 
+/* settle.c: a larger cache and fewer checkpoints for work that touches pages all over. Only on a connection
+ * of our own: an application has set its own as it wants it, and may have a hook where the checkpoint's
+ * would go. */
+void client_make_room(godwit *g);
+
 /* settle.c: apply = undo, apply, replay, cursor and outcomes in one transaction. foreign_keys is off
  * meanwhile and restored. `cursor_before` guards against a stale answer: not equal = ignored. */
 typedef struct {
@@ -118,6 +123,9 @@ int64_t client_row_digest(const client_table *t, const value *data_values);
  * or not of the key's class. `parts` has key_count items. */
 godwit_status client_key_text(arena *a, const client_table *t, const value *parts, slice *out) MUST_USE;
 godwit_status client_key_values(arena *a, const client_table *t, slice id, value parts[16]) MUST_USE;
+
+/* rowkey.c: what godwit_op.row_hash holds; the index on it stands for one on (tbl, entity_id). */
+uint64_t client_row_hash(int64_t tbl, slice id);
 
 /* pump.c: the default scope, from godwit_meta or (and then stored) from the token's claims. NOT_FOUND when
  * neither tells. */

@@ -73,7 +73,6 @@ static godwit_status load_refused(godwit *g, arena *a, const char *id, refused_o
         status = db_prepare(
             &g->db,
             "SELECT operation, tbl, scope, entity_id, payload, state, EXISTS (SELECT 1 FROM"
-            " godwit_op AS s WHERE s.supersedes = o.id) OR EXISTS (SELECT 1 FROM"
             " godwit_outcome AS x WHERE x.lsn = o.lsn AND x.resolution IS NOT NULL) FROM"
             " godwit_op AS o WHERE lsn = ?1",
             &stmt);

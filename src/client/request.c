@@ -189,7 +189,6 @@ enum {
     AT_SEQ,
     AT_FIRST,
     AT_SIZE,
-    AT_ID,
     AT_OPERATION,
     AT_TYPE,
     AT_ENTITY,
@@ -217,7 +216,9 @@ static int64_t blob_int(slice s) {
 
 static godwit_status write_op(push_builder *b) {
     sqlite3_stmt *q = b->ops;
-    wire_op op = {.id = db_column_slice(q, AT_ID),
+    char id[UUID_TEXT_BYTES];
+    id_operation(db_column_slice(q, AT_LINEAGE), sqlite3_column_int64(q, AT_LSN), id);
+    wire_op op = {.id = slice_of(id),
                   .kind = op_kind_parse(db_column_slice(q, AT_OPERATION)),
                   .entity_type = db_column_slice(q, AT_TYPE),
                   .entity_id = db_column_slice(q, AT_ENTITY),
@@ -259,7 +260,7 @@ static godwit_status prepare_ops(push_builder *b, int64_t first_lsn) {
     int64_t deps = 0;
     godwit_status status = db_prepare(
         d,
-        "SELECT lsn, sequence_number, group_first, group_size, id, operation, entity_type, "
+        "SELECT lsn, sequence_number, group_first, group_size, operation, entity_type, "
         "entity_id,"
         " idempotency_key, payload, base, state, base_seq, base_salt, lineage, nonce, wall_ms, "
         "rekeyed,"

@@ -94,6 +94,11 @@ godwit_status client_key_values(arena *a, const client_table *t, slice id, value
     return status;
 }
 
+uint64_t client_row_hash(int64_t tbl, slice id) {
+    value v = {.type = VALUE_TEXT, .u.s = id};
+    return value_hash(&v, (uint64_t)tbl);
+}
+
 int64_t client_row_digest(const client_table *t, const value *data_values) {
     uint64_t digest = UINT64_C(0x676f64776974);
     for (size_t i = 0; i < t->data_count; i++) {

@@ -55,12 +55,13 @@ static const char *const steps[] = {
     " sequence_number INTEGER NOT NULL, group_first INTEGER NOT NULL, group_size INTEGER NOT NULL,"
     " base_seq INTEGER NOT NULL, base_salt INTEGER NOT NULL, lineage TEXT NOT NULL,"
     " nonce BLOB NOT NULL, wall_ms INTEGER NOT NULL, rekeyed INTEGER NOT NULL DEFAULT 0,"
-    " schema_ver INTEGER NOT NULL, commit_seq INTEGER, outcome TEXT, supersedes TEXT);"
+    " schema_ver INTEGER NOT NULL, commit_seq INTEGER, outcome TEXT, supersedes TEXT,"
+    " row_hash INTEGER NOT NULL);"
     "CREATE INDEX godwit_op_ready ON godwit_op (scope, state, lsn) WHERE state <> 'retired';"
-    "CREATE INDEX godwit_op_row ON godwit_op (tbl, entity_id, lsn);"
+    /* by hash: a third of the size and half the work of one on (tbl, entity_id) */
+    "CREATE INDEX godwit_op_row ON godwit_op (row_hash) WHERE state <> 'retired';"
     "CREATE UNIQUE INDEX godwit_op_client_key ON godwit_op (client_key) WHERE client_key IS NOT "
     "NULL;"
-    "CREATE INDEX godwit_op_supersedes ON godwit_op (supersedes) WHERE supersedes IS NOT NULL;"
     "CREATE TABLE godwit_dep (lsn INTEGER NOT NULL, depends_on INTEGER NOT NULL,"
     " hard INTEGER NOT NULL DEFAULT 1, PRIMARY KEY (lsn, depends_on)) WITHOUT ROWID;"
     "CREATE TABLE godwit_identity (scope TEXT NOT NULL, device_id TEXT NOT NULL, n INTEGER NOT "
@@ -172,13 +173,14 @@ static void queue_view(bytes *b, int64_t further_keys) {
 }
 
 static void row_status_view(bytes *b, int64_t further_keys) {
-    bytes_text(b,
-               "CREATE VIEW godwit_row_status AS WITH live(tbl, id, rank, failed_at, reason) AS ("
-               "SELECT tbl, entity_id, CASE state WHEN 'pending' THEN 1 WHEN 'parked' THEN 1 WHEN"
-               " 'conflict' THEN 2 WHEN 'acked' THEN 0 ELSE 3 END, CASE WHEN last_error IS NULL"
-               " THEN NULL ELSE last_attempt_at END, last_error FROM godwit_op AS o WHERE state <>"
-               " 'retired' AND (state IN ('pending', 'parked', 'acked') OR NOT EXISTS (SELECT 1"
-               " FROM godwit_op AS s WHERE s.supersedes = o.id)) UNION ALL SELECT l.tbl, ");
+    bytes_text(
+        b, "CREATE VIEW godwit_row_status AS WITH live(tbl, id, rank, failed_at, reason) AS ("
+           "SELECT tbl, entity_id, CASE state WHEN 'pending' THEN 1 WHEN 'parked' THEN 1 WHEN"
+           " 'conflict' THEN 2 WHEN 'acked' THEN 0 ELSE 3 END, CASE WHEN last_error IS NULL"
+           " THEN NULL ELSE last_attempt_at END, last_error FROM godwit_op AS o WHERE state <>"
+           " 'retired' AND (state IN ('pending', 'parked', 'acked') OR NOT EXISTS (SELECT 1"
+           " FROM godwit_outcome AS x WHERE x.lsn = o.lsn AND x.resolution IS NOT NULL)) UNION ALL"
+           " SELECT l.tbl, ");
     entity_id(b, further_keys);
     bytes_text(
         b,
@@ -205,10 +207,8 @@ static const char dead_letters_view[] =
     " 'failed' END AS status, o.last_error_code AS code, o.last_error AS detail, o.payload AS"
     " payload, coalesce((SELECT at FROM godwit_outcome AS x WHERE x.lsn = o.lsn ORDER BY x.id DESC"
     " LIMIT 1), o.last_attempt_at, o.created_at) AS at FROM godwit_op AS o WHERE o.state IN"
-    " ('rejected', 'blocked', 'conflict') AND o.state <> 'retired' AND NOT EXISTS (SELECT 1 FROM "
-    "godwit_op AS s WHERE"
-    " s.supersedes = o.id) AND NOT EXISTS (SELECT 1 FROM godwit_outcome AS x WHERE x.lsn = o.lsn "
-    "AND"
+    " ('rejected', 'blocked', 'conflict') AND o.state <> 'retired' AND NOT EXISTS (SELECT 1 FROM"
+    " godwit_outcome AS x WHERE x.lsn = o.lsn AND"
     " x.resolution IS NOT NULL)";
 
 #define META_INT(key)                                                                              \

@@ -222,7 +222,7 @@ static godwit_status take_row(seal_run_state *s, seal_row *row) {
         }
     }
     if (status == GODWIT_OK) {
-        row->hash = seal_hash(row->t->tbl, row->id);
+        row->hash = client_row_hash(row->t->tbl, row->id);
         status = take_hint(s, row);
     }
     return status;
@@ -456,6 +456,7 @@ static godwit_status forget(seal_run_state *s) {
 
 static godwit_status run(seal_run_state *s, int64_t limit, int64_t newest_lsn, bool *more) {
     godwit *g = s->g;
+    client_make_room(g);
     godwit_status status = db_begin(&g->db);
     bool open = status == GODWIT_OK;
     if (open) {

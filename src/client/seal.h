@@ -64,7 +64,8 @@ typedef struct {
     uint8_t *seen, *created; /* bloom filters over rows sealed in this run */
     int look_bits;           /* log2 of their size in bits */
     bytes payload, base;
-    seal_row *rows; /* of the group at hand */
+    const char *bound; /* the scope whose values `insert` holds */
+    seal_row *rows;    /* of the group at hand */
     size_t row_count, row_cap;
     int64_t first_lsn; /* of the group at hand */
     int64_t sealed;    /* operations written or dropped so far: captured rows read */
@@ -80,7 +81,6 @@ godwit_status seal_coalesce(seal_run_state *s) MUST_USE;
 godwit_status seal_write_group(seal_run_state *s) MUST_USE;
 
 /* seal_look.c */
-uint64_t seal_hash(int64_t tbl, slice id);
 godwit_status seal_scope_of(seal_run_state *s, const seal_row *row, seal_scope **out) MUST_USE;
 godwit_status seal_base(seal_run_state *s, seal_scope *scope, int64_t lsn) MUST_USE;
 /* true: server or queue have the row as live, so a create of it is a REPLACE. */

@@ -7,11 +7,6 @@
 
 #include "core/limits.h"
 
-uint64_t seal_hash(int64_t tbl, slice id) {
-    value v = {.type = VALUE_TEXT, .u.s = id};
-    return value_hash(&v, (uint64_t)tbl);
-}
-
 seal_table *seal_table_of(seal_run_state *s, const client_table *t) {
     return &s->tables[t - s->g->registry.tables];
 }
@@ -186,11 +181,14 @@ static godwit_status look(seal_run_state *s, sqlite3_stmt **stmt, const char *sq
 }
 
 static godwit_status look_at_ops(seal_run_state *s, int64_t tbl, slice id) {
-    return look(
+    godwit_status status = look(
         s, &s->row_ops,
-        "SELECT lsn, operation FROM godwit_op WHERE tbl = ?1 AND entity_id = ?2 AND state IN"
-        " ('pending', 'acked') ORDER BY lsn DESC",
+        "SELECT lsn, operation FROM godwit_op WHERE row_hash = ?3 AND tbl = ?1 AND entity_id = ?2"
+        " AND state IN ('pending', 'acked', 'parked') AND state <> 'retired' ORDER BY lsn DESC",
         tbl, id);
+    return status == GODWIT_OK
+               ? db_bind_int(&s->g->db, s->row_ops, 3, (int64_t)client_row_hash(tbl, id))
+               : status;
 }
 
 static godwit_status rows_of_table(seal_run_state *s, const client_table *t, bool *any) {
@@ -244,7 +242,7 @@ godwit_status seal_is_live(seal_run_state *s, const seal_scope *scope, const sea
 godwit_status seal_pending_create(seal_run_state *s, const seal_scope *scope, int64_t tbl, slice id,
                                   int64_t *lsn) {
     *lsn = 0;
-    if (!scope->overlay && !bloom_has(s, s->created, seal_hash(tbl, id))) {
+    if (!scope->overlay && !bloom_has(s, s->created, client_row_hash(tbl, id))) {
         return GODWIT_OK;
     }
     bool row = true;

@@ -9,11 +9,13 @@
 #include "core/limits.h"
 
 #define INSERT_OP                                                                                  \
-    "INSERT INTO godwit_op (lsn, id, created_at, operation, tbl, entity_type, entity_id,"          \
-    " idempotency_key, client_key, payload, base, state, last_error, last_error_code, scope,"      \
-    " device_id, sequence_number, group_first, group_size, base_seq, base_salt, lineage, nonce,"   \
-    " wall_ms, schema_ver, resolves) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,"   \
-    " ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)"
+    "INSERT INTO godwit_op (lsn, operation, tbl, entity_type, entity_id, idempotency_key,"         \
+    " client_key, payload, base, state, last_error, last_error_code, sequence_number, "            \
+    "group_first,"                                                                                 \
+    " group_size, base_seq, base_salt, nonce, wall_ms, resolves, id, created_at, row_hash, scope," \
+    " device_id, lineage, schema_ver) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,"  \
+    " ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)"
+#define REFUSED_DETAIL "the captured values can't be sent"
 
 /* ---- JSON ---- */
 
@@ -140,31 +142,36 @@ static godwit_status insert_op(seal_run_state *s, const seal_scope *scope, const
     id_operation_key(&parts, key);
     binder b = {s->insert, SQLITE_OK};
     bind_int(&b, 1, row->lsn);
-    bind_text(&b, 2, slice_of(id));
-    bind_text(&b, 3, slice_of(at));
-    bind_text(&b, 4, slice_of(op_kind_name(kind)));
-    bind_int(&b, 5, row->t->tbl);
-    bind_text(&b, 6, row->t->shape.entity);
-    bind_text(&b, 7, row->id);
-    bind_blob(&b, 8, key, sizeof key);
-    bind_text(&b, 9, row->client_key);
-    bind_text(&b, 10, parts.payload);
-    bind_text(&b, 11, parts.base);
-    bind_text(&b, 12, slice_of(op_state_name(row->refused ? OP_REJECTED : OP_PENDING)));
-    bind_text(&b, 13, slice_of(row->refused ? "the captured values can't be sent" : NULL));
-    bind_text(&b, 14, slice_of(row->refused));
-    bind_text(&b, 15, scope->scope);
-    bind_text(&b, 16, scope->device_id);
-    bind_int(&b, 17, seq);
-    bind_int(&b, 18, seq ? scope->group_first : 0);
-    bind_int(&b, 19, seq ? scope->group_size : 1);
-    bind_int(&b, 20, scope->base_seq);
-    bind_int(&b, 21, scope->base_salt);
-    bind_text(&b, 22, s->lineage);
-    bind_blob(&b, 23, nonce, sizeof nonce);
-    bind_int(&b, 24, row->wall_ms);
-    bind_int(&b, 25, s->g->registry.registry_version);
-    bind_text(&b, 26, row->resolves);
+    bind_text(&b, 2, slice_of(op_kind_name(kind)));
+    bind_int(&b, 3, row->t->tbl);
+    bind_text(&b, 4, row->t->shape.entity);
+    bind_text(&b, 5, row->id);
+    bind_blob(&b, 6, key, sizeof key);
+    bind_text(&b, 7, row->client_key);
+    bind_text(&b, 8, parts.payload);
+    bind_text(&b, 9, parts.base);
+    bind_text(&b, 10, slice_of(op_state_name(row->refused ? OP_REJECTED : OP_PENDING)));
+    bind_text(&b, 11, slice_of(row->refused ? REFUSED_DETAIL : NULL));
+    bind_text(&b, 12, slice_of(row->refused));
+    bind_int(&b, 13, seq);
+    bind_int(&b, 14, seq ? scope->group_first : 0);
+    bind_int(&b, 15, seq ? scope->group_size : 1);
+    bind_int(&b, 16, scope->base_seq);
+    bind_int(&b, 17, scope->base_salt);
+    bind_blob(&b, 18, nonce, sizeof nonce);
+    bind_int(&b, 19, row->wall_ms);
+    bind_text(&b, 20, row->resolves);
+    bind_text(&b, 21, slice_of(id));
+    bind_text(&b, 22, slice_of(at));
+    bind_int(&b, 23, (int64_t)row->hash);
+    /* bindings outlive a step: these change with the scope only */
+    if (s->bound != scope->scope.ptr) {
+        bind_text(&b, 24, scope->scope);
+        bind_text(&b, 25, scope->device_id);
+        bind_text(&b, 26, s->lineage);
+        bind_int(&b, 27, s->g->registry.registry_version);
+        s->bound = scope->scope.ptr;
+    }
     if (b.rc == SQLITE_OK) {
         b.rc = sqlite3_step(s->insert);
     }
@@ -174,10 +181,9 @@ static godwit_status insert_op(seal_run_state *s, const seal_scope *scope, const
         status =
             db_run(&s->g->db,
                    "INSERT INTO godwit_outcome (lsn, idempotency_key, at, outcome, code, detail,"
-                   " payload, base) VALUES (?1, ?2, ?3, 'rejected', ?4, 'the captured values"
-                   " can''t be sent', ?5, ?6)",
-                   "ibssss", row->lsn, (slice){(const char *)key, sizeof key}, slice_of(at),
-                   slice_of(row->refused), parts.payload, parts.base);
+                   " payload, base) VALUES (?1, ?2, ?3, 'rejected', ?4, ?7, ?5, ?6)",
+                   "ibsssss", row->lsn, (slice){(const char *)key, sizeof key}, slice_of(at),
+                   slice_of(row->refused), parts.payload, parts.base, slice_of(REFUSED_DETAIL));
     }
     return status;
 }

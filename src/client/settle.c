@@ -120,13 +120,10 @@ static void switch_on(settle *s) {
     }
 }
 
-/* Pages of the feed touch pages of the file all over. Only on a connection of our own: an
- * application has set its own as it wants it, and may have a hook where the checkpoint's would go.
- */
-static void make_room(const settle *s) {
-    if (s->d->owned) {
-        (void)sqlite3_wal_autocheckpoint(s->d->handle, CHECKPOINT_PAGES);
-        (void)sqlite3_exec(s->d->handle, "PRAGMA main.cache_size = " CACHE_KIB, NULL, NULL, NULL);
+void client_make_room(godwit *g) {
+    if (g->db.owned) {
+        (void)sqlite3_wal_autocheckpoint(g->db.handle, CHECKPOINT_PAGES);
+        (void)sqlite3_exec(g->db.handle, "PRAGMA main.cache_size = " CACHE_KIB, NULL, NULL, NULL);
     }
 }
 
@@ -144,7 +141,7 @@ godwit_status settle_open(settle *s, godwit *g, slice scope) {
     if (status != GODWIT_OK) {
         return status;
     }
-    make_room(s);
+    client_make_room(g);
     switch_off(s);
     status = db_begin(s->d);
     s->begun = status == GODWIT_OK;

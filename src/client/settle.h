@@ -152,6 +152,8 @@ godwit_status apply_parent_exists(settle *s, apply_table *table, size_t fk, cons
 /* ---- settle_touch.c ---- */
 /* *out NULL: nothing to write for this entity (unknown table, id that does not fit). */
 godwit_status settle_touch(settle *s, const client_table *t, slice id, touched **out) MUST_USE;
+/* NULL: not touched in this transaction. */
+touched *settle_touched(const settle *s, const apply_table *table, slice id);
 godwit_status settle_take_change(settle *s, const wire_commit *commit,
                                  const wire_change *change) MUST_USE;
 /* One record of the conflict ledger, as it travels. */

@@ -71,17 +71,21 @@ static godwit_status load_ops(settle *s, touched *row) {
     size_t cap = 0;
     bool found = true;
     if (!s->ops_of_row) {
-        status =
-            db_prepare(s->d,
-                       "SELECT lsn, operation, payload, base FROM godwit_op WHERE tbl = ?1 AND"
-                       " entity_id = ?2 AND state IN ('pending', 'acked', 'parked') ORDER BY lsn",
-                       &s->ops_of_row);
+        status = db_prepare(
+            s->d,
+            "SELECT lsn, operation, payload, base FROM godwit_op WHERE row_hash = ?3 AND"
+            " tbl = ?1 AND entity_id = ?2 AND state IN ('pending', 'acked', 'parked') AND"
+            " state <> 'retired' ORDER BY lsn",
+            &s->ops_of_row);
     }
     if (status == GODWIT_OK) {
         status = db_bind_int(s->d, s->ops_of_row, 1, row->table->t->tbl);
     }
     if (status == GODWIT_OK) {
         status = db_bind_slice(s->d, s->ops_of_row, 2, row->id);
+    }
+    if (status == GODWIT_OK) {
+        status = db_bind_int(s->d, s->ops_of_row, 3, (int64_t)row->hash);
     }
     while (status == GODWIT_OK && found) {
         status = db_step(s->d, s->ops_of_row, &found);
@@ -168,6 +172,18 @@ static godwit_status look_at(settle *s, touched *row) {
     return status;
 }
 
+touched *settle_touched(const settle *s, const apply_table *table, slice id) {
+    if (!s->bucket_count) {
+        return NULL;
+    }
+    uint64_t hash = client_row_hash(table->t->tbl, id);
+    touched *row = s->buckets[hash & (s->bucket_count - 1)];
+    while (row && (row->hash != hash || row->table != table || !slice_equal(row->id, id))) {
+        row = row->chain;
+    }
+    return row;
+}
+
 godwit_status settle_touch(settle *s, const client_table *t, slice id, touched **out) {
     apply_table *table = NULL;
     *out = NULL;
@@ -175,18 +191,14 @@ godwit_status settle_touch(settle *s, const client_table *t, slice id, touched *
     if (status != GODWIT_OK || table->missing) {
         return status;
     }
-    value seed = {.type = VALUE_TEXT, .u.s = id};
-    uint64_t hash = value_hash(&seed, (uint64_t)t->tbl);
+    *out = settle_touched(s, table, id);
+    if (*out) {
+        return GODWIT_OK;
+    }
     if (s->row_count >= s->bucket_count) {
         status = grow(s);
         if (status != GODWIT_OK) {
             return status;
-        }
-    }
-    for (touched *row = s->buckets[hash & (s->bucket_count - 1)]; row; row = row->chain) {
-        if (row->hash == hash && row->table == table && slice_equal(row->id, id)) {
-            *out = row;
-            return GODWIT_OK;
         }
     }
     touched *row = ARENA_NEW(&s->a, touched);
@@ -205,7 +217,7 @@ godwit_status settle_touch(settle *s, const client_table *t, slice id, touched *
         return GODWIT_OK;
     }
     row->table = table;
-    row->hash = hash;
+    row->hash = client_row_hash(t->tbl, row->id);
     row->key = key;
     if (status == GODWIT_OK) {
         status = look_at(s, row);

@@ -181,9 +181,14 @@ void id_operation(slice lineage, int64_t lsn, char out[UUID_TEXT_BYTES]) {
     uint8_t ignored[16];
     /* Godwit's own lineages: SQL has no digest, and the view sync_queue must give the same id */
     if (lsn >= 0 && lsn < INT64_C(1) << 48 && id_hex_decode(lineage, ignored, sizeof ignored)) {
-        const char *hex = lineage.ptr;
-        snprintf(out, UUID_TEXT_BYTES, "%.8s-%.4s-8%.3s-8%.3s-%012llx", hex, hex + 8, hex + 12,
-                 hex + 15, (unsigned long long)lsn);
+        memcpy(out, "........-....-8...-8...-............", UUID_TEXT_BYTES);
+        memcpy(out, lineage.ptr, 8);
+        memcpy(out + 9, lineage.ptr + 8, 4);
+        memcpy(out + 15, lineage.ptr + 12, 3);
+        memcpy(out + 20, lineage.ptr + 15, 3);
+        for (int i = 0; i < 12; i++) {
+            out[24 + i] = "0123456789abcdef"[lsn >> (44 - 4 * i) & 15];
+        }
         return;
     }
     sha256 h;
