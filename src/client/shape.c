@@ -235,6 +235,12 @@ static godwit_status add_column(godwit *g, arena *a, sqlite3_stmt *stmt, const t
     }
     c->type = declared_type(type);
     c->not_null = sqlite3_column_int(stmt, 2) != 0;
+    if (pk > 0 && !schema_key_fits(c->type)) {
+        return client_fail(g, GODWIT_UNSUPPORTED,
+                           "column \"" SLICE_FMT "\" of the primary key is " SLICE_FMT
+                           ": a key is TEXT, INTEGER or BLOB",
+                           SLICE_ARG(c->name), SLICE_ARG(c->type));
+    }
     if (pk > 0) {
         t->shape.key[pk - 1] = (int)t->shape.column_count;
         t->shape.key_kinds[pk - 1] = schema_key_kind(c->type);

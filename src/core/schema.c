@@ -58,6 +58,22 @@ key_kind schema_key_kind(slice declared_type) {
     return contains(declared_type, "BLOB") ? KEY_BLOB : KEY_TEXT;
 }
 
+bool schema_key_fits(slice declared_type) {
+    static const char *const good[] = {"INT", "CHAR", "CLOB", "TEXT", "BLOB"};
+    static const char *const bad[] = {"REAL", "FLOA", "DOUB", "NUM", "DEC"};
+    for (size_t i = 0; i < COUNT_OF(good); i++) {
+        if (contains(declared_type, good[i])) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        if (contains(declared_type, bad[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool decimal_valid(slice s) {
     size_t at = s.len > 0 && s.ptr[0] == '-' ? 1 : 0;
     size_t digits = s.len - at;

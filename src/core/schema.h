@@ -74,6 +74,9 @@ int schema_column_index(const schema_table *t, slice name);
 /* SQLite's affinity rules applied to a declared key type: contains INT -> INTEGER, contains BLOB ->
  * BLOB, else TEXT. */
 key_kind schema_key_kind(slice declared_type);
+/* false: columns of this type hold numbers that are no INTEGERs (REAL, NUMERIC, DECIMAL): as text such
+ * a key is not one text, so it can't be a key. */
+bool schema_key_fits(slice declared_type);
 
 /* entityId <-> key values (semantics 13.1). Single TEXT key: the text as it is; INTEGER decimal; BLOB
  * lower-case hex; composite: JSON array of those as strings, no spaces. */

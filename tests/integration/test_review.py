@@ -198,3 +198,13 @@ def test_the_reason_why_no_scope_is_known(world):
         stream.write(server.token() + "\n")
     a.sync()
     assert server.rows("p") == [("1",)]
+
+
+@pytest.mark.parametrize("kind", ["REAL", "DOUBLE PRECISION", "NUMERIC", "DECIMAL(10,2)"])
+def test_a_key_of_real_numbers_is_refused_at_once(world, kind):
+    """Not row by row when they are sent."""
+    server = world.server(schema=None, dev=True)
+    a = world.device("a", server, schema=f"CREATE TABLE p (id {kind} PRIMARY KEY, t)", tables=None)
+    a.init()
+    done = cli("track", a.path, "p")
+    assert done.code == 1 and "a key is TEXT, INTEGER or BLOB" in done.err, done
