@@ -5,6 +5,7 @@ import json
 import os
 import random
 import resource
+import select
 import signal
 import socket
 import sqlite3
@@ -399,12 +400,17 @@ def test_too_many_connections_get_503(world):
     server = world.server(wrapper=["prlimit", "--nofile=400:400"])
     peers = [connect(server) for _ in range(400)]
     try:
-        refused = 0
-        for s in peers[-20:]:
-            refused += s.recv(1000).startswith(b"HTTP/1.1 503 ")
-        assert refused == 20
-        peers[0].sendall(OK)
-        assert Reader(peers[0]).answer()[0] == 200
+        def turned_away():
+            return select.select(peers, [], [], 0)[0]
+
+        # which of them depends on the loop that took it: each loop has a queue of its own
+        wait_until(lambda: len(turned_away()) >= 20, what="refusals")
+        refused = turned_away()
+        assert all(s.recv(1000).startswith(b"HTTP/1.1 503 ") for s in refused)
+        for s in peers:
+            if s not in refused:
+                s.sendall(OK)
+        assert 200 in {Reader(s).answer()[0] for s in peers if s not in refused}
     finally:
         for s in peers:
             s.close()
