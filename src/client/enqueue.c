@@ -145,7 +145,8 @@ static godwit_status find_sealed(request *r, const client_table *t) {
     return db_int(&r->g->db, &r->lsn,
                   "SELECT lsn FROM godwit_op WHERE row_hash = ?4 AND tbl = ?1 AND entity_id = ?2 AND"
                   " state IN ('pending', 'parked') AND state <> 'retired' AND (operation = ?3 OR"
-                  " (operation <> 'delete' AND ?3 <> 'delete')) ORDER BY operation = ?3 DESC, lsn DESC LIMIT 1",
+                  " (operation <> 'delete' AND ?3 <> 'delete'))"
+                  " ORDER BY operation = ?3 DESC, lsn DESC LIMIT 1",
                   "issi", t->tbl, r->entity_id, slice_of(op_kind_name(r->kind)),
                   (int64_t)client_row_hash(t->tbl, r->entity_id));
 }
