@@ -1,5 +1,6 @@
 /* The exchange callback over service.h. See loopback.h. */
 #include "loopback/loopback.h"
+#include "../folder.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,8 +41,7 @@ void loopback_open(loopback *l, const char *schema_text) {
     l->now_ms = INT64_C(1767323040000);
     pthread_mutex_init(&l->writer, NULL);
     pthread_mutex_init(&l->clock, NULL);
-    snprintf(l->folder, sizeof l->folder, "/tmp/godwit-loopback-XXXXXX");
-    if (!mkdtemp(l->folder)) {
+    if (!folder_make(l->folder, sizeof l->folder)) {
         fail("mkdtemp", l->folder);
     }
     snprintf(schema_path, sizeof schema_path, "%s/schema.sql", l->folder);

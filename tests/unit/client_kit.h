@@ -5,13 +5,14 @@
 
 #include <unistd.h>
 
+#include "../folder.h"
 #include "unit.h"
 
 #include "client/client.h"
 
 typedef struct {
-    char folder[64];
-    char path[96];
+    char folder[256];
+    char path[300];
     godwit *g;
     sqlite3 *db;
     char text[65536]; /* the last answer of app_text */
@@ -31,8 +32,7 @@ static inline void app_init(app *a, bool in_file) {
     memset(a, 0, sizeof *a);
     snprintf(a->path, sizeof a->path, ":memory:");
     if (in_file) {
-        snprintf(a->folder, sizeof a->folder, "/tmp/godwit-unit-XXXXXX");
-        assert_non_null(mkdtemp(a->folder));
+        assert_true(folder_make(a->folder, sizeof a->folder));
         snprintf(a->path, sizeof a->path, "%s/app.db", a->folder);
     }
     app_open(a);
@@ -42,7 +42,7 @@ static inline void app_deinit(app *a) {
     static const char *const endings[] = {"", "-wal", "-shm", "-journal"};
     godwit_close(a->g);
     for (size_t i = 0; a->folder[0] && i < COUNT_OF(endings); i++) {
-        char file[128];
+        char file[320];
         snprintf(file, sizeof file, "%s%s", a->path, endings[i]);
         (void)unlink(file);
     }

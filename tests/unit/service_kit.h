@@ -3,6 +3,7 @@
 #ifndef TESTS_SERVICE_KIT_H
 #define TESTS_SERVICE_KIT_H
 
+#include "../folder.h"
 #include "unit.h"
 
 #include <sqlite3.h>
@@ -22,7 +23,7 @@
     "CREATE TABLE counts(k INTEGER PRIMARY KEY, v ANY);"
 
 typedef struct {
-    char dir[64];
+    char dir[256];
     service *s;
     service_reader *r;
     arena a;
@@ -94,8 +95,7 @@ static inline void kit_reopen(kit *k) {
 static inline void kit_prepare(kit *k, const char *schema_sql, const char *config_text) {
     memset(k, 0, sizeof *k);
     arena_init(&k->a, NULL, 0);
-    (void)snprintf(k->dir, sizeof k->dir, "/tmp/godwit-unit-XXXXXX");
-    assert_non_null(mkdtemp(k->dir));
+    assert_true(folder_make(k->dir, sizeof k->dir));
     k->now_ms = KIT_NOW;
     k->schema_path = schema_sql ? kit_file(k, "schema.sql", schema_sql) : NULL;
     k->config_path = config_text ? kit_file(k, "godwit.conf", config_text) : NULL;

@@ -30,7 +30,7 @@ typedef struct {
 
 typedef struct {
     world *w;
-    char path[128];
+    char path[300];
     godwit *g;
     sqlite3 *db;
     int exchanges;

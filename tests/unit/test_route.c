@@ -149,8 +149,9 @@ static const char *some_environment(const char *name) {
                                                 : NULL;
 }
 
-static void write_file(char path[64], const char *text) {
-    snprintf(path, 64, "/tmp/godwit-config-XXXXXX");
+static void write_file(char path[300], const char *text) {
+    const char *root = getenv("TMPDIR");
+    snprintf(path, 300, "%s/godwit-config-XXXXXX", root && *root ? root : "/tmp");
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
@@ -159,7 +160,7 @@ static void write_file(char path[64], const char *text) {
 
 static void flags_over_environment_over_file(void **state) {
     (void)state;
-    char path[64], message[512];
+    char path[300], message[512];
     config_texts flags = {.listen = "[::1]:0"};
     config out;
     arena memory;
@@ -203,7 +204,7 @@ static void files_that_are_refused(void **state) {
         {"[server]\nlisten = host:\n", "listen"},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
-        char path[64], message[512];
+        char path[300], message[512];
         config_texts flags = {0};
         config out;
         arena memory;

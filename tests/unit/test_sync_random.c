@@ -102,7 +102,7 @@ static void random_sync(world *w, device *d) {
     " BY id)"
 
 static void check_equal(world *w, const char *sql, uint64_t seed) {
-    char path[160];
+    char path[300];
     device server = {.w = w};
     (void)snprintf(path, sizeof path, "%s/data/store.db", w->server.dir);
     assert_int_equal(sqlite3_open_v2(path, &server.db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
@@ -119,7 +119,7 @@ static void check_equal(world *w, const char *sql, uint64_t seed) {
 }
 
 static void check_once(world *w) {
-    char path[160], sql[320];
+    char path[300], sql[320];
     int64_t total = 0;
     device server = {.w = w};
     (void)snprintf(path, sizeof path, "%s/data/store.db", w->server.dir);
