@@ -120,7 +120,7 @@ static void write_row(snapshot *p, const schema_table *t, const store_live_row *
     bytes_text(b, ",\"ver\":");
     bytes_int(b, row->ver);
     bytes_text(b, ",\"columns\":");
-    store_row_json(p->reg->tables, t, row->values, b);
+    store_row_json(t, row->values, b);
     bytes_text(b, ",\"vectorClock\":");
     if (row->clock.len) {
         bytes_slice(b, row->clock);

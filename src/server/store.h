@@ -1,5 +1,8 @@
 /* The storage contract of the server: domain verbs over batches, not another SQL interface.
  *
+ * Which store it is shows when it is opened (store.c); what a store brings is listed in
+ * store_verbs.h.
+ *
  * A store has one writing side (`store`, used by one thread at a time) and any number of reading
  * sides
  * (`store_reader`, one thread each). Every rule about what an operation means is in core/decide; a
@@ -195,8 +198,7 @@ godwit_status store_live_open(store_reader *r, slice scope, const schema_table *
 godwit_status store_live_next(store_reader *r, store_live_row *out, bool *row) MUST_USE;
 void store_live_close(store_reader *r);
 /* The row as {"column":value,..} without the columns the server maintains for itself. */
-void store_row_json(const store_tables *tables, const schema_table *t, const value *values,
-                    bytes *b);
+void store_row_json(const schema_table *t, const value *values, bytes *b);
 
 /* Conflicts of a scope, newest first, before commit `before` (0 = newest). state empty = all. */
 typedef struct {

@@ -101,7 +101,15 @@ static godwit_status make_directory(const char *path, char *message) {
     return GODWIT_OK;
 }
 
-godwit_status store_open(const char *data_dir, store **out, char *message) {
+const store_verbs store_sqlite_verbs = {
+#define LITE_VERB(result, name, parameters, from, arguments) .name = lite_##name,
+#define LITE_VOID(name, parameters, from, arguments)         .name = lite_##name,
+    STORE_VERBS(LITE_VERB, LITE_VOID)
+#undef LITE_VERB
+#undef LITE_VOID
+};
+
+godwit_status store_sqlite_open(const char *data_dir, store **out, char *message) {
     *out = NULL;
     godwit_status status = make_directory(data_dir, message);
     if (status != GODWIT_OK) {
@@ -116,6 +124,7 @@ godwit_status store_open(const char *data_dir, store **out, char *message) {
         return explain(message, data_dir, "out of memory", GODWIT_NOMEM);
     }
     snprintf(path, path_bytes, "%s/store.db", data_dir);
+    st->base.verbs = &store_sqlite_verbs;
     st->path = path;
     bytes_init(&st->json, NULL, 0);
     bytes_init(&st->text, NULL, 0);
@@ -132,14 +141,14 @@ godwit_status store_open(const char *data_dir, store **out, char *message) {
     }
     if (status != GODWIT_OK) {
         explain(message, path, st->d.message, status);
-        store_close(st);
+        lite_close(st);
         return status;
     }
     *out = st;
     return GODWIT_OK;
 }
 
-void store_close(store *st) {
+void lite_close(store *st) {
     if (!st) {
         return;
     }
@@ -154,7 +163,7 @@ void store_close(store *st) {
     free(st);
 }
 
-const char *store_message(const store *st) {
+const char *lite_message(const store *st) {
     return st->d.message;
 }
 
@@ -173,28 +182,28 @@ slice copied(arena *a, sqlite3_stmt *stmt, int column) {
 
 /* ---- transactions ---- */
 
-godwit_status store_begin(store *st) {
+godwit_status lite_begin(store *st) {
     return db_begin(&st->d);
 }
-godwit_status store_commit(store *st) {
+godwit_status lite_commit(store *st) {
     return db_commit(&st->d);
 }
-void store_rollback(store *st) {
+void lite_rollback(store *st) {
     memset(st->names, 0, sizeof st->names);
     while (st->d.depth > 0) {
         db_rollback(&st->d);
     }
 }
-godwit_status store_savepoint(store *st) {
+godwit_status lite_savepoint(store *st) {
     ASSERT(st->d.depth > 0);
     return db_begin(&st->d);
 }
-void store_rollback_to(store *st) {
+void lite_rollback_to(store *st) {
     ASSERT(st->d.depth > 1);
     memset(st->names, 0, sizeof st->names); /* some may have been given in what is undone */
     db_rollback(&st->d);
 }
-godwit_status store_release(store *st) {
+godwit_status lite_release(store *st) {
     ASSERT(st->d.depth > 1);
     return db_commit(&st->d);
 }
@@ -259,11 +268,11 @@ godwit_status sqlite_scope_load(db *d, slice scope, store_scope *out) {
     return status;
 }
 
-godwit_status store_scope_load(store *st, slice scope, store_scope *out) {
+godwit_status lite_scope_load(store *st, slice scope, store_scope *out) {
     return sqlite_scope_load(&st->d, scope, out);
 }
 
-godwit_status store_scope_save(store *st, slice scope, const store_scope *state, int64_t head) {
+godwit_status lite_scope_save(store *st, slice scope, const store_scope *state, int64_t head) {
     if (state->exists && state->head == head) {
         return GODWIT_OK;
     }
@@ -324,13 +333,13 @@ godwit_status sqlite_device_load(db *d, arena *a, slice scope, slice device_id,
     return status;
 }
 
-godwit_status store_device_load(store *st, arena *a, slice scope, slice device_id,
-                                decide_device *out) {
+godwit_status lite_device_load(store *st, arena *a, slice scope, slice device_id,
+                               decide_device *out) {
     return sqlite_device_load(&st->d, a, scope, device_id, out);
 }
 
-godwit_status store_device_insert(store *st, slice scope, const decide_device *device, slice label,
-                                  int64_t now_ms) {
+godwit_status lite_device_insert(store *st, slice scope, const decide_device *device, slice label,
+                                 int64_t now_ms) {
     return db_run(
         &st->d,
         "INSERT INTO godwit_device(scope, device_id, user_id, lineage, label, registered_at,"
@@ -338,8 +347,8 @@ godwit_status store_device_insert(store *st, slice scope, const decide_device *d
         "sssssi", scope, device->device_id, device->user_id, device->lineage, label, now_ms);
 }
 
-godwit_status store_device_save(store *st, slice scope, const decide_device *device,
-                                int64_t pulled_seq, int64_t now_ms, slice report) {
+godwit_status lite_device_save(store *st, slice scope, const decide_device *device,
+                               int64_t pulled_seq, int64_t now_ms, slice report) {
     slice key = {device->has_last_key ? (const char *)device->last_key : "",
                  device->has_last_key ? SHA256_BYTES : 0};
     return db_run(&st->d,
@@ -354,7 +363,7 @@ godwit_status store_device_save(store *st, slice scope, const decide_device *dev
 
 /* ---- keys of callers without a stream ---- */
 
-godwit_status store_idem_find(store *st, arena *a, slice scope, slice key, store_idem *out) {
+godwit_status lite_idem_find(store *st, arena *a, slice scope, slice key, store_idem *out) {
     db *d = &st->d;
     *out = (store_idem){0};
     sqlite3_stmt *stmt = NULL;
@@ -384,9 +393,9 @@ godwit_status store_idem_find(store *st, arena *a, slice scope, slice key, store
     return status;
 }
 
-godwit_status store_idem_add(store *st, slice scope, slice key,
-                             const uint8_t fingerprint[SHA256_BYTES], int64_t commit_seq,
-                             slice response, int64_t now_ms) {
+godwit_status lite_idem_add(store *st, slice scope, slice key,
+                            const uint8_t fingerprint[SHA256_BYTES], int64_t commit_seq,
+                            slice response, int64_t now_ms) {
     return db_run(&st->d,
                   "INSERT INTO godwit_idem(scope, idem_key, fingerprint, commit_seq, at, response)"
                   " VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -394,7 +403,7 @@ godwit_status store_idem_add(store *st, slice scope, slice key,
                   commit_seq, now_ms, response);
 }
 
-void store_tidy(store *st, int64_t budget_ms) {
+void lite_tidy(store *st, int64_t budget_ms) {
     ASSERT(st->d.depth == 0);
     (void)budget_ms; /* a passive checkpoint waits for nobody; its work is bounded by the log's size
                       */

@@ -14,7 +14,13 @@
 
 #include "core/limits.h"
 #include "db/db.h"
-#include "server/store.h"
+#include "server/store_verbs.h"
+
+#define LITE_VERB(result, name, parameters, from, arguments) result lite_##name parameters;
+#define LITE_VOID(name, parameters, from, arguments)         void lite_##name parameters;
+STORE_VERBS(LITE_VERB, LITE_VOID)
+#undef LITE_VERB
+#undef LITE_VOID
 
 typedef struct {
     char affinity; /* 'T'ext 'I'nteger 'N'umeric 'R'eal 'B'lob, or none */
@@ -39,7 +45,7 @@ typedef struct {
     column_info *columns;
     bool triggers; /* the application's own: read back after every write */
     bool has_defaults;
-    bool whole; /* every column of the table is synced */
+    bool whole;                  /* every column of the table is synced */
     bool referenced_outside_key; /* some foreign key refers to columns beside the key */
     const char *select_sql, *insert_sql, *delete_sql;
     fk_info *parents; /* this table as the child */
@@ -101,6 +107,7 @@ typedef struct {
 } known_name;
 
 struct store {
+    store_base base;
     db d;
     char *path;
     connection_tables tables;

@@ -7,53 +7,6 @@
  * store_conflict_json. */
 #include "server/store_sqlite.h"
 
-/* ---- The text ---- */
-
-static void text_member(bytes *b, const char *name, slice text) {
-    bytes_text(b, name);
-    if (text.len) {
-        json_write_text(b, text);
-    } else {
-        bytes_text(b, "null");
-    }
-}
-
-static void json_member(bytes *b, const char *name, slice text) {
-    bytes_text(b, name);
-    bytes_slice(b, text.len ? text : SLICE("null"));
-}
-
-void store_conflict_json(bytes *b, slice entity, const store_conflict_row *row) {
-    char at[32];
-    wire_time_write(row->at_ms, at);
-    text_member(b, "{\"conflictId\":", row->id);
-    bytes_text(b, ",\"commitSeq\":");
-    bytes_int(b, row->commit_seq);
-    text_member(b, ",\"entityType\":", entity);
-    text_member(b, ",\"entityId\":", row->entity_id);
-    text_member(b, ",\"kind\":", row->kind);
-    bytes_text(b, ",\"opKey\":");
-    json_write_hex(b, row->op_key.ptr, row->op_key.len);
-    text_member(b, ",\"deviceId\":", row->device_id);
-    json_member(b, ",\"columns\":", row->columns);
-    json_member(b, ",\"base\":", row->base);
-    json_member(b, ",\"theirs\":", row->theirs);
-    json_member(b, ",\"ours\":", row->ours);
-    json_member(b, ",\"chosen\":", row->chosen);
-    text_member(b, ",\"policy\":", row->policy);
-    text_member(b, ",\"winner\":", row->winner);
-    text_member(b, ",\"state\":", row->state);
-    text_member(b, ",\"resolvedBy\":", row->resolved_by);
-    bytes_text(b, ",\"resolvedCommit\":");
-    if (row->resolved_commit) {
-        bytes_int(b, row->resolved_commit);
-    } else {
-        bytes_text(b, "null");
-    }
-    text_member(b, ",\"at\":", slice_of(at));
-    bytes_char(b, '}');
-}
-
 void sqlite_conflict_read(sqlite3_stmt *stmt, store_conflict_row *out) {
     slice *const texts[] = {&out->id,     &out->kind,    &out->policy,    &out->winner,
                             &out->state,  &out->table,   &out->entity_id, &out->device_id,
@@ -191,7 +144,7 @@ godwit_status sqlite_conflicts_save(store *st, const decide_context *c, const st
     return status;
 }
 
-godwit_status store_conflict_known(store *st, slice scope, slice id, bool *known) {
+godwit_status lite_conflict_known(store *st, slice scope, slice id, bool *known) {
     int64_t n = 0;
     godwit_status status =
         db_int(&st->d, &n,

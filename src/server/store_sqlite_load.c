@@ -49,8 +49,8 @@ static godwit_status read_ledger(store *st, arena *a, int64_t scope, sqlite3_stm
     return a->failed ? GODWIT_NOMEM : GODWIT_OK;
 }
 
-godwit_status store_ledger_by_seq(store *st, arena *a, slice scope, slice device_id,
-                                  const wire_op *ops, size_t count, decide_ledger *out) {
+godwit_status lite_ledger_by_seq(store *st, arena *a, slice scope, slice device_id,
+                                 const wire_op *ops, size_t count, decide_ledger *out) {
     db *d = &st->d;
     sqlite3_stmt *stmt = NULL;
     int64_t scope_no = 0;
@@ -111,8 +111,8 @@ static godwit_status highest_lsn(store *st, int64_t scope, slice lineage, int64_
                                : status;
 }
 
-godwit_status store_ledger_by_origin(store *st, arena *a, slice scope, const wire_op *ops,
-                                     size_t count, decide_ledger *out, bool *any) {
+godwit_status lite_ledger_by_origin(store *st, arena *a, slice scope, const wire_op *ops,
+                                    size_t count, decide_ledger *out, bool *any) {
     db *d = &st->d;
     slice lineage = {0};
     int64_t scope_no = 0;
@@ -145,8 +145,8 @@ godwit_status store_ledger_by_origin(store *st, arena *a, slice scope, const wir
     return status;
 }
 
-godwit_status store_outcome(store *st, slice scope, slice device_id, int64_t seq,
-                            op_outcome *outcome, op_code *code) {
+godwit_status lite_outcome(store *st, slice scope, slice device_id, int64_t seq,
+                           op_outcome *outcome, op_code *code) {
     db *d = &st->d;
     sqlite3_stmt *stmt = NULL;
     bool row = false;
@@ -183,8 +183,8 @@ godwit_status store_outcome(store *st, slice scope, slice device_id, int64_t seq
     return status;
 }
 
-godwit_status store_salts_load(store *st, slice scope, const int64_t *seqs, size_t count,
-                               decide_salt *out, size_t *found) {
+godwit_status lite_salts_load(store *st, slice scope, const int64_t *seqs, size_t count,
+                              decide_salt *out, size_t *found) {
     db *d = &st->d;
     sqlite3_stmt *stmt = NULL;
     int64_t scope_no = 0;
@@ -393,8 +393,8 @@ static godwit_status load_row(store *st, decide_context *c, decide_row *row, boo
     return status;
 }
 
-godwit_status store_rows_load(store *st, decide_context *c, decide_row *const *rows, size_t count,
-                              bool exact) {
+godwit_status lite_rows_load(store *st, decide_context *c, decide_row *const *rows, size_t count,
+                             bool exact) {
     godwit_status status = stmt_once(
         &st->d, &st->hot[HOT_ROW_LOAD],
         "SELECT ver, gen, created_ver, created_at, created_seq, del_ver, del_device, vclock,"
@@ -405,6 +405,6 @@ godwit_status store_rows_load(store *st, decide_context *c, decide_row *const *r
     return status;
 }
 
-godwit_status store_use(store *st, const store_tables *tables) {
+godwit_status lite_use(store *st, const store_tables *tables) {
     return connection_tables_use(&st->tables, tables);
 }

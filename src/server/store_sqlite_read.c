@@ -21,6 +21,7 @@ enum {
 #define READ_NAMES 64
 
 struct store_reader {
+    store_base base;
     db d;
     connection_tables tables;
     sqlite3_stmt *stmts[READ_COUNT];
@@ -36,12 +37,13 @@ struct store_reader {
     known_name numbers[READ_NAMES], devices[READ_NAMES], users[READ_NAMES];
 };
 
-godwit_status store_reader_open(store *st, store_reader **out) {
+godwit_status lite_reader_open(store *st, store_reader **out) {
     *out = NULL;
     store_reader *r = calloc(1, sizeof *r);
     if (!r) {
         return GODWIT_NOMEM;
     }
+    r->base.verbs = &store_sqlite_verbs;
     arena_init(&r->row_memory, NULL, 0);
     godwit_status status =
         db_open(&r->d, st->path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, 5000);
@@ -50,14 +52,14 @@ godwit_status store_reader_open(store *st, store_reader **out) {
                                 "PRAGMA cache_size = -8192; PRAGMA mmap_size = 0;");
     }
     if (status != GODWIT_OK) {
-        store_reader_close(r);
+        lite_reader_close(r);
         return status;
     }
     *out = r;
     return GODWIT_OK;
 }
 
-void store_reader_close(store_reader *r) {
+void lite_reader_close(store_reader *r) {
     if (!r) {
         return;
     }
@@ -70,17 +72,17 @@ void store_reader_close(store_reader *r) {
     free(r);
 }
 
-const char *store_reader_message(const store_reader *r) {
+const char *lite_reader_message(const store_reader *r) {
     return r->d.message;
 }
 
-godwit_status store_read_begin(store_reader *r, const store_tables *tables) {
+godwit_status lite_read_begin(store_reader *r, const store_tables *tables) {
     godwit_status status = connection_tables_use(&r->tables, tables);
     r->author_seq = 0;
     return status == GODWIT_OK ? db_begin_read(&r->d) : status;
 }
 
-void store_read_end(store_reader *r) {
+void lite_read_end(store_reader *r) {
     for (size_t i = 0; i < READ_COUNT; i++) {
         sqlite3_reset(r->stmts[i]);
     }
@@ -89,7 +91,7 @@ void store_read_end(store_reader *r) {
     }
 }
 
-godwit_status store_read_scope(store_reader *r, slice scope, store_scope *out) {
+godwit_status lite_read_scope(store_reader *r, slice scope, store_scope *out) {
     return sqlite_scope_load(&r->d, scope, out);
 }
 
@@ -150,7 +152,7 @@ static godwit_status name_of(store_reader *r, known_name *cache, int64_t no, sli
     return GODWIT_OK;
 }
 
-godwit_status store_read_salt(store_reader *r, slice scope, int64_t seq, int64_t *salt) {
+godwit_status lite_read_salt(store_reader *r, slice scope, int64_t seq, int64_t *salt) {
     *salt = 0;
     int64_t no = 0;
     if (seq == 0) {
@@ -164,8 +166,8 @@ godwit_status store_read_salt(store_reader *r, slice scope, int64_t seq, int64_t
                : status;
 }
 
-godwit_status store_read_device(store_reader *r, arena *a, slice scope, slice device_id,
-                                decide_device *out) {
+godwit_status lite_read_device(store_reader *r, arena *a, slice scope, slice device_id,
+                               decide_device *out) {
     return sqlite_device_load(&r->d, a, scope, device_id, out);
 }
 
@@ -222,7 +224,7 @@ static void read_change(sqlite3_stmt *stmt, int from, store_change_row *out) {
                               .columns = db_column_slice(stmt, from + 8)};
 }
 
-godwit_status store_feed_open(store_reader *r, slice scope, int64_t after_seq) {
+godwit_status lite_feed_open(store_reader *r, slice scope, int64_t after_seq) {
     int64_t no = 0;
     r->change_ready = false;
     r->change_done = false;
@@ -242,12 +244,12 @@ godwit_status store_feed_open(store_reader *r, slice scope, int64_t after_seq) {
     return status;
 }
 
-godwit_status store_feed_commit(store_reader *r, store_commit_row *out, bool *row) {
+godwit_status lite_feed_commit(store_reader *r, store_commit_row *out, bool *row) {
     godwit_status status = db_step(&r->d, r->stmts[READ_COMMITS], row);
     return status == GODWIT_OK && *row ? read_commit(r, r->stmts[READ_COMMITS], out) : status;
 }
 
-godwit_status store_feed_change(store_reader *r, int64_t seq, store_change_row *out, bool *row) {
+godwit_status lite_feed_change(store_reader *r, int64_t seq, store_change_row *out, bool *row) {
     sqlite3_stmt *stmt = r->stmts[READ_CHANGES];
     godwit_status status = GODWIT_OK;
     *row = false;
@@ -275,15 +277,15 @@ godwit_status store_feed_change(store_reader *r, int64_t seq, store_change_row *
     return status;
 }
 
-void store_feed_close(store_reader *r) {
+void lite_feed_close(store_reader *r) {
     sqlite3_reset(r->stmts[READ_COMMITS]);
     sqlite3_reset(r->stmts[READ_CHANGES]);
 }
 
 /* ---- ledger ---- */
 
-godwit_status store_ledger_open(store_reader *r, slice scope, slice device_id, int64_t first,
-                                int64_t last) {
+godwit_status lite_ledger_open(store_reader *r, slice scope, slice device_id, int64_t first,
+                               int64_t last) {
     int64_t scope_no = 0;
     int64_t device_no = 0;
     godwit_status status = number_of(r, scope, &scope_no);
@@ -300,7 +302,7 @@ godwit_status store_ledger_open(store_reader *r, slice scope, slice device_id, i
                : status;
 }
 
-godwit_status store_ledger_next(store_reader *r, store_ledger_row *out, bool *row) {
+godwit_status lite_ledger_next(store_reader *r, store_ledger_row *out, bool *row) {
     sqlite3_stmt *stmt = r->stmts[READ_LEDGER];
     godwit_status status = db_step(&r->d, stmt, row);
     if (status != GODWIT_OK || !*row) {
@@ -319,13 +321,13 @@ godwit_status store_ledger_next(store_reader *r, store_ledger_row *out, bool *ro
     return status == GODWIT_OK && !sound ? GODWIT_CORRUPT : status;
 }
 
-void store_ledger_close(store_reader *r) {
+void lite_ledger_close(store_reader *r) {
     sqlite3_reset(r->stmts[READ_LEDGER]);
 }
 
 /* ---- live rows ---- */
 
-godwit_status store_live_open(store_reader *r, slice scope, const schema_table *t, slice after) {
+godwit_status lite_live_open(store_reader *r, slice scope, const schema_table *t, slice after) {
     arena_reset(&r->row_memory);
     r->live_table = t;
     r->author_seq = 0;
@@ -382,7 +384,7 @@ static godwit_status live_values(store_reader *r, slice id, store_live_row *out,
     return status;
 }
 
-godwit_status store_live_next(store_reader *r, store_live_row *out, bool *row) {
+godwit_status lite_live_next(store_reader *r, store_live_row *out, bool *row) {
     sqlite3_stmt *stmt = r->stmts[READ_LIVE];
     godwit_status status = GODWIT_OK;
     bool found = false;
@@ -407,7 +409,7 @@ godwit_status store_live_next(store_reader *r, store_live_row *out, bool *row) {
     return status;
 }
 
-void store_live_close(store_reader *r) {
+void lite_live_close(store_reader *r) {
     sqlite3_reset(r->stmts[READ_LIVE]);
     if (r->live_table) {
         const table_info *info = tables_info(r->tables.tables, r->live_table);
@@ -422,7 +424,7 @@ static void conflicts_begin(store_reader *r, int which, godwit_status status) {
     r->conflicts = status == GODWIT_OK ? r->stmts[which] : NULL;
 }
 
-godwit_status store_conflicts_open(store_reader *r, slice scope, slice state, int64_t before) {
+godwit_status lite_conflicts_open(store_reader *r, slice scope, slice state, int64_t before) {
     godwit_status status = open_statement(
         r, READ_CONFLICTS,
         "SELECT " SQLITE_CONFLICT_COLUMNS
@@ -433,7 +435,7 @@ godwit_status store_conflicts_open(store_reader *r, slice scope, slice state, in
     return status;
 }
 
-godwit_status store_conflicts_waiting(store_reader *r, slice scope, slice after) {
+godwit_status lite_conflicts_waiting(store_reader *r, slice scope, slice after) {
     godwit_status status =
         open_statement(r, READ_WAITING,
                        "SELECT " SQLITE_CONFLICT_COLUMNS
@@ -444,7 +446,7 @@ godwit_status store_conflicts_waiting(store_reader *r, slice scope, slice after)
     return status;
 }
 
-godwit_status store_conflicts_next(store_reader *r, store_conflict_row *out, bool *row) {
+godwit_status lite_conflicts_next(store_reader *r, store_conflict_row *out, bool *row) {
     godwit_status status = db_step(&r->d, r->conflicts, row);
     if (status == GODWIT_OK && *row) {
         sqlite_conflict_read(r->conflicts, out);
@@ -452,13 +454,13 @@ godwit_status store_conflicts_next(store_reader *r, store_conflict_row *out, boo
     return status;
 }
 
-void store_conflicts_close(store_reader *r) {
+void lite_conflicts_close(store_reader *r) {
     sqlite3_reset(r->conflicts);
     r->conflicts = NULL;
 }
 
-godwit_status store_history(store_reader *r, slice scope, const schema_table *t, slice id,
-                            int64_t seq, store_commit_row *commit, store_change_row *change) {
+godwit_status lite_history(store_reader *r, slice scope, const schema_table *t, slice id,
+                           int64_t seq, store_commit_row *commit, store_change_row *change) {
     bool row = false;
     int64_t no = 0;
     godwit_status status = number_of(r, scope, &no);

@@ -363,8 +363,8 @@ static godwit_status name_numbers(save *s) {
     return status == GODWIT_OK ? sqlite_name(s->st, s->author->user_id, &s->user_no) : status;
 }
 
-godwit_status store_group_save(store *st, decide_context *c, const store_author *author,
-                               const wire_op *ops, decide_commit *commit, decide_refusal *refusal) {
+godwit_status lite_group_save(store *st, decide_context *c, const store_author *author,
+                              const wire_op *ops, decide_commit *commit, decide_refusal *refusal) {
     char now_text[32];
     save s = {.st = st, .c = c, .author = author, .ops = ops, .commit = commit};
     *refusal = (decide_refusal){0};

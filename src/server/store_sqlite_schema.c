@@ -177,7 +177,7 @@ static godwit_status read_keys(db *d, arena *a, schema_table *t, slice declared)
     return status == GODWIT_OK ? read_declared_keys(a, t, declared) : status;
 }
 
-godwit_status store_schema_read(store *st, arena *a, schema *out) {
+godwit_status lite_schema_read(store *st, arena *a, schema *out) {
     db *d = &st->d;
     memset(out, 0, sizeof *out);
     int64_t count = 0;
@@ -377,7 +377,7 @@ static godwit_status carry_all(store *st, db *draft) {
     return status;
 }
 
-godwit_status store_schema_file(store *st, const char *path, char *message) {
+godwit_status lite_schema_file(store *st, const char *path, char *message) {
     db draft = {0};
     bytes text;
     bytes_init(&text, NULL, 4u << 20);
@@ -399,17 +399,17 @@ godwit_status store_schema_file(store *st, const char *path, char *message) {
         }
     }
     if (status == GODWIT_OK) {
-        status = store_begin(st);
+        status = lite_begin(st);
     }
     if (status == GODWIT_OK) {
         status = carry_all(st, &draft);
         if (status == GODWIT_OK) {
-            status = store_commit(st);
+            status = lite_commit(st);
         }
     }
     if (status != GODWIT_OK) {
         snprintf(message, 512, "%s: %s", path, st->d.message);
-        store_rollback(st);
+        lite_rollback(st);
     }
 out:
     db_close(&draft);
@@ -520,7 +520,7 @@ static void write_keys(bytes *b, const schema_table *t) {
     bytes_char(b, ']');
 }
 
-godwit_status store_schema_adopt(store *st, const schema *declared, bool *changed) {
+godwit_status lite_schema_adopt(store *st, const schema *declared, bool *changed) {
     db *d = &st->d;
     godwit_status status = GODWIT_OK;
     *changed = false;

@@ -314,7 +314,7 @@ static godwit_status build_children(arena *a, store_tables *tables) {
     return GODWIT_OK;
 }
 
-godwit_status store_tables_build(store *st, arena *a, const schema *all, store_tables **out) {
+godwit_status lite_tables_build(store *st, arena *a, const schema *all, store_tables **out) {
     *out = NULL;
     store_tables *tables = ARENA_NEW(a, store_tables);
     if (!tables) {
@@ -390,23 +390,4 @@ godwit_status connection_tables_use(connection_tables *ct, const store_tables *t
         }
     }
     return GODWIT_OK;
-}
-
-void store_row_json(const store_tables *tables, const schema_table *t, const value *values,
-                    bytes *b) {
-    const table_info *info = tables_info(tables, t);
-    bool first = true;
-    bytes_char(b, '{');
-    for (size_t i = 0; i < t->column_count; i++) {
-        if (t->columns[i].local) {
-            continue;
-        }
-        if (!first) {
-            bytes_char(b, ',');
-        }
-        first = false;
-        bytes_slice(b, info->columns[i].json_key);
-        value_to_json(b, &values[i]);
-    }
-    bytes_char(b, '}');
 }
