@@ -1,5 +1,6 @@
 /* Taking answers: parse, settle, and note what the next step has to know. */
 #include "client/pump.h"
+#include "client/track.h"
 
 #include <stdio.h>
 
@@ -102,6 +103,9 @@ static godwit_status take_registration(godwit *g, pump *p, arena *a, slice body)
     if (status == GODWIT_OK) {
         status = db_int(&g->db, &known, "SELECT count(*) FROM godwit_cursor WHERE scope = ?1", "s",
                         p->request.scope);
+    }
+    if (status == GODWIT_OK) {
+        status = column_types_learn(g, answer.tables);
     }
     if (status == GODWIT_OK && (more || (!known && head > SNAPSHOT_FIRST_COMMITS))) {
         status = bootstrap_require(g, p->request.scope);

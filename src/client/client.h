@@ -21,6 +21,7 @@ typedef struct {
     int *data_columns;       /* indexes of the non-key columns: bit i of the mask and v{i}, o{i} */
     size_t data_count;
     slice spec;              /* the stored JSON */
+    merge_policy *types;     /* [data_count] column types the server has told; NULL = none */
 } client_table;
 
 typedef struct {

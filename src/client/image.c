@@ -4,6 +4,7 @@
  * and the row read back compare equal; where that can't be said for sure the image is marked odd.
  */
 #include "client/settle.h"
+#include "core/commute.h"
 
 #include <math.h>
 
@@ -141,6 +142,62 @@ static godwit_status set_text(arena *a, const apply_table *table, slice text, ro
     return status == GODWIT_OK ? image_set(a, table, columns, image) : status;
 }
 
+/* A column of a type: what the operation changed, over the value that is there. */
+static godwit_status replay_column(arena *a, const apply_table *table, size_t at, const json *node,
+                                   const json *base, const value *present, row_image *image) {
+    const client_table *t = table->t;
+    const json *before = json_find(base, t->shape.columns[t->data_columns[at]].name);
+    value now, old, next;
+    bool known = before && value_from_json(a, before, &old) == GODWIT_OK;
+    if (value_from_json(a, node, &now) != GODWIT_OK) {
+        return GODWIT_INVALID;
+    }
+    if (now.type != VALUE_SPECIAL) {
+        now = image->values[at]; /* as the column's affinity has it */
+    }
+    if (known) {
+        (void)store_as(table->affinity[at], &old);
+    }
+    switch (commute_replay(a, t->types[at], present, known ? &old : NULL, &now, &next)) {
+    case COMMUTE_OK:
+        image->odd = !store_as(table->affinity[at], &next) || image->odd;
+        image->values[at] = next;
+        image->known[at] = true;
+        break;
+    case COMMUTE_NOMEM:
+        return GODWIT_NOMEM;
+    case COMMUTE_PLAIN:
+    case COMMUTE_BAD:
+        break; /* as image_set left it */
+    }
+    return GODWIT_OK;
+}
+
+static godwit_status redo_update(arena *a, const apply_table *table, const overlay_op *op,
+                                 row_image *image) {
+    const client_table *t = table->t;
+    const json *payload = NULL, *base = NULL;
+    if (!t->types) {
+        return set_text(a, table, op->payload, image);
+    }
+    value *before = ARENA_ARRAY(a, value, t->data_count);
+    godwit_status status = before ? json_parse(a, op->payload, &payload, NULL) : GODWIT_NOMEM;
+    if (status == GODWIT_OK && op->base.len) {
+        status = json_parse(a, op->base, &base, NULL);
+    }
+    if (status == GODWIT_OK) {
+        memcpy(before, image->values, t->data_count * sizeof *before);
+        status = image_set(a, table, payload, image);
+    }
+    for (size_t i = 0; status == GODWIT_OK && i < t->data_count; i++) {
+        const json *node = json_find(payload, t->shape.columns[t->data_columns[i]].name);
+        if (node && t->types[i] != POLICY_LWW) {
+            status = replay_column(a, table, i, node, base, &before[i], image);
+        }
+    }
+    return status;
+}
+
 static void forget_values(const client_table *t, row_image *image) {
     memset(image->values, 0, t->data_count * sizeof *image->values);
     memset(image->known, 0, t->data_count * sizeof *image->known);
@@ -156,7 +213,7 @@ godwit_status image_redo(arena *a, const apply_table *table, const overlay_op *o
         image->present = true;
         return set_text(a, table, op->payload, image);
     case OP_UPDATE:
-        return image->present ? set_text(a, table, op->payload, image) : GODWIT_OK;
+        return image->present ? redo_update(a, table, op, image) : GODWIT_OK;
     case OP_DELETE:
         image->present = false;
         return GODWIT_OK;

@@ -109,6 +109,9 @@ godwit_status registry_load(godwit *g) {
     if (status == GODWIT_OK) {
         status = load_tables(g, &fresh);
     }
+    if (status == GODWIT_OK) {
+        status = column_types_apply(g, &fresh);
+    }
     if (status != GODWIT_OK) {
         arena_deinit(&fresh.memory);
         return status;

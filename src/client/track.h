@@ -74,6 +74,11 @@ void capture_differs(bytes *b, const schema_column *c, const char *a, const char
 /* a."key" is b."key", by index and exactly. */
 void capture_same_key(bytes *b, const client_table *t, const char *a, const char *z);
 
+/* column_type.c: takes the column types out of a registration's answer (`tables`, NULL = not told), and
+ * puts those that are known into a registry that is being loaded. */
+godwit_status column_types_learn(godwit *g, const json *tables) MUST_USE;
+godwit_status column_types_apply(godwit *g, client_registry *r) MUST_USE;
+
 /* registry.c */
 godwit_status registry_load(godwit *g) MUST_USE;
 /* Marks the registry changed (for other connections) and loads it anew. */

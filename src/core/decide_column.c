@@ -2,6 +2,7 @@
  *
  * A unit is one column, a column group, or the whole row of a row-atomic table. This file builds
  * the three sides of each unit, asks merge_unit_decide, writes what won and records what lost. */
+#include "core/commute.h"
 #include "core/decide_inner.h"
 
 static bool unit_reserve(decide_work *w, size_t cap) {
@@ -90,17 +91,64 @@ static void unit_add(decide_work *w, decide_input *in, const decide_mode *mode, 
     }
 }
 
-static void write_column(decide_work *w, decide_input *in, int column, const value *v) {
+static void write_tagged(decide_work *w, decide_input *in, int column, const value *v, slice tags) {
     decide_touch *touch = decide_touch_row(w, in);
     if (!touch) {
         return;
     }
     merge_row *row = &in->row->row;
     row->values[column] = *v;
-    row->meta[column] =
-        (merge_meta){.ver = w->commit, .at_ms = in->at_ms, .device = w->device, .seq = in->op->seq};
+    row->meta[column] = (merge_meta){.ver = w->commit,
+                                     .at_ms = in->at_ms,
+                                     .device = w->device,
+                                     .seq = in->op->seq,
+                                     .tags = tags};
     row->ver = w->commit;
     touch->columns[column] = true;
+}
+
+static void write_column(decide_work *w, decide_input *in, int column, const value *v) {
+    write_tagged(w, in, column, v, (slice){0});
+}
+
+/* Counters and sets: what the operation changed, onto what is there, whoever wrote it. false: it
+ * tells no difference, and is to be taken as the value it gives. */
+static bool write_difference(decide_work *w, decide_input *in, const decide_mode *mode,
+                             size_t index) {
+    int column = in->columns[index];
+    const value *present = &in->row->row.values[column], *now = &in->values[index];
+    merge_policy policy = in->table->columns[column].policy;
+    value old, next = {0};
+    slice tags = {0};
+    bool known = !mode->create && old_value(w, in, column, &old);
+    if (!commute_always(policy)) {
+        return false;
+    }
+    if (mode->create) { /* a second row of one id: both count from nothing */
+        old = (value){.type = VALUE_NULL};
+        known = true;
+    }
+    const commute_set_write write = {.present = present,
+                                     .old = known ? &old : NULL,
+                                     .now = now,
+                                     .tags = in->row->row.meta[column].tags,
+                                     .inherited = decide_meta(&in->row->row, column),
+                                     .author = {.commit = w->commit,
+                                                .eff_base = mode->create ? 0 : in->eff_base,
+                                                .device = w->device,
+                                                .seq = in->op->seq}};
+    commute_result result =
+        policy == POLICY_COUNTER              ? commute_counter(present, write.old, now, &next)
+        : known || now->type == VALUE_SPECIAL ? commute_set(w->c->a, &write, &next, &tags)
+                                              : COMMUTE_PLAIN;
+    if (result == COMMUTE_BAD) {
+        decide_end_named(w, in, CODE_INVALID_VALUE, "the result is no value for the counter or set",
+                         in->table->columns[column].name);
+    } else if (result == COMMUTE_OK &&
+               (!value_equal(&next, present) || !slice_equal(tags, write.tags))) {
+        write_tagged(w, in, column, &next, tags);
+    }
+    return result != COMMUTE_PLAIN;
 }
 
 static void write_unit(decide_work *w, decide_input *in) {
@@ -234,6 +282,8 @@ static void write_by_columns(decide_work *w, decide_input *in, const decide_mode
             if (!unit_done(in, i)) {
                 write_group(w, in, mode, column);
             }
+        } else if (write_difference(w, in, mode, i)) {
+            continue;
         } else if (!column_newer(w, in, mode, column)) {
             write_column(w, in, column, &in->values[i]);
         } else {
@@ -299,7 +349,9 @@ void decide_write_columns(decide_work *w, decide_input *in, const decide_mode *m
     const merge_row *row = &in->row->row;
     if (!mode->create && row->ver <= in->eff_base) {
         for (size_t i = 0; i < in->count; i++) { /* the author saw the whole row */
-            write_column(w, in, in->columns[i], &in->values[i]);
+            if (!write_difference(w, in, mode, i)) {
+                write_column(w, in, in->columns[i], &in->values[i]);
+            }
         }
     } else if (!unit_reserve(w, in->table->column_count)) {
         return;

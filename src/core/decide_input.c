@@ -5,6 +5,7 @@
  * it. */
 #include "core/decide_inner.h"
 
+#include "core/commute.h"
 #include "core/id.h"
 
 static const schema_table *find_table(decide_context *c, slice entity) {
@@ -94,6 +95,20 @@ static bool value_names_scope(const value *v, slice scope) {
     return false;
 }
 
+/* {"$inc":n} and the like are for counters and sets only; a new row gets what they amount to. */
+static bool fits_type(decide_work *w, const decide_input *in, const schema_column *column,
+                      value *v) {
+    value first;
+    if (column->is_key || !commute_always(column->policy)) {
+        return v->type != VALUE_SPECIAL;
+    }
+    if (commute_first(w->c->a, column->policy, v, &first) == COMMUTE_BAD) {
+        return false;
+    }
+    *v = in->op->kind == OP_CREATE ? first : *v;
+    return true;
+}
+
 static void read_column(decide_work *w, decide_input *in, int column, const json *node) {
     const schema_table *t = in->table;
     const schema_column *meta = &t->columns[column];
@@ -101,7 +116,7 @@ static void read_column(decide_work *w, decide_input *in, int column, const json
     if (meta->local) {
         return;
     }
-    if (value_from_json(w->c->a, node, &v) != GODWIT_OK || v.type == VALUE_SPECIAL) {
+    if (value_from_json(w->c->a, node, &v) != GODWIT_OK || !fits_type(w, in, meta, &v)) {
         decide_end_named(w, in, CODE_INVALID_VALUE, "not a value for column", meta->name);
     } else if (column == t->scope_column && !value_names_scope(&v, w->c->scope)) {
         decide_end_named(w, in, CODE_FORBIDDEN, "another scope is named by column", meta->name);

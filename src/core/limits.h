@@ -29,6 +29,7 @@
 #define DEPENDS_MAX 1000              /* dependencies of one operation */
 #define CLOCK_ENTRIES_MAX 16          /* explicit entries of a row's vector clock (floor aside) */
 #define CLOCK_PARSE_ENTRIES_MAX 1024  /* entries accepted when a clock is parsed */
+#define SET_ELEMENTS_MAX 1000        /* elements of one set column: each is compared with each */
 #define TOKEN_BYTES_MAX 8192
 #define CURSOR_BYTES_MAX 512
 #define HTTP_HEAD_BYTES_MAX 16384

@@ -123,14 +123,12 @@ static bool nothing_lost(const merge_unit *unit) {
     return true;
 }
 
-/* An extreme of what is there: NULL says nothing and never displaces a value. */
-static bool new_extreme(const merge_unit *unit) {
-    const value *ours = &unit->ours[0], *theirs = &unit->theirs[0];
+bool merge_extreme(merge_policy policy, const value *ours, const value *theirs) {
     if (ours->type == VALUE_NULL || theirs->type == VALUE_NULL) {
         return theirs->type == VALUE_NULL;
     }
     int order = merge_value_order(ours, theirs);
-    return unit->policy == POLICY_MAX ? order > 0 : order < 0;
+    return policy == POLICY_MAX ? order > 0 : order < 0;
 }
 
 static merge_verdict latest(const merge_unit *unit) {
@@ -168,7 +166,8 @@ merge_verdict merge_unit_decide(const merge_unit *unit) {
     case POLICY_MAX:
     case POLICY_MIN:
         if (unit->count == 1) {
-            return new_extreme(unit) ? MERGE_COMMUTATIVE : MERGE_THEIRS;
+            return merge_extreme(unit->policy, &unit->ours[0], &unit->theirs[0]) ? MERGE_COMMUTATIVE
+                                                                                 : MERGE_THEIRS;
         }
         return latest(unit);
     case POLICY_LWW:

@@ -14,6 +14,7 @@ typedef struct {
     int64_t at_ms; /* corrected time */
     slice device;  /* empty = the server or a writer without a stream */
     int64_t seq;   /* of that device's stream */
+    slice tags;    /* set columns: which write added which element, see commute.h; else empty */
 } merge_meta;
 
 typedef struct {
@@ -57,8 +58,8 @@ typedef struct {
     int64_t our_seq, their_seq;
 } merge_unit;
 /* The table of semantics 7.2, top down. POLICY_MAX and POLICY_MIN (units of one column) give
- * COMMUTATIVE when ours is the new extreme, else THEIRS; in larger units, and for the types that
- * are not merged yet (counter, set), the order of writes (lww) decides. */
+ * COMMUTATIVE when ours is the new extreme, else THEIRS; in larger units, and for a counter or a set
+ * of which the operation tells no difference, the order of writes (lww) decides. */
 merge_verdict merge_unit_decide(const merge_unit *unit);
 
 /* Order of two writes under lww: by (at_ms, device, seq). > 0: the first wins. */
@@ -68,6 +69,8 @@ int merge_write_order(int64_t at_ms, slice device, int64_t seq, int64_t other_at
  * below every number. 0 for values that are equal as numbers although not value_equal (1 and 1.0).
  */
 int merge_value_order(const value *a, const value *b);
+/* POLICY_MAX, POLICY_MIN: is ours beyond theirs? NULL says nothing and never displaces a value. */
+bool merge_extreme(merge_policy policy, const value *ours, const value *theirs);
 const char *merge_policy_name(merge_policy policy);    /* "lww" "server_wins" .. */
 const char *merge_verdict_name(merge_verdict verdict); /* "causal" "agree" .. */
 

@@ -30,6 +30,22 @@ int schema_column_index(const schema_table *t, slice name) {
     return -1;
 }
 
+static const char *const POLICY_TYPES[] = {
+    [POLICY_MAX] = "max", [POLICY_MIN] = "min", [POLICY_COUNTER] = "counter", [POLICY_SET] = "set"};
+
+const char *schema_policy_type(merge_policy policy) {
+    return (size_t)policy < COUNT_OF(POLICY_TYPES) ? POLICY_TYPES[policy] : NULL;
+}
+
+merge_policy schema_policy_of_type(slice name) {
+    for (size_t i = 0; i < COUNT_OF(POLICY_TYPES); i++) {
+        if (POLICY_TYPES[i] && slice_is(name, POLICY_TYPES[i])) {
+            return (merge_policy)i;
+        }
+    }
+    return POLICY_LWW;
+}
+
 static bool contains(slice text, const char *upper) {
     size_t len = strlen(upper);
     for (size_t i = 0; i + len <= text.len; i++) {
@@ -217,6 +233,10 @@ void schema_table_to_json(bytes *b, const schema_table *t) {
         json_write_text(b, t->columns[i].name);
         json_key(b, &first_member, "type");
         json_write_text(b, t->columns[i].type);
+        if (schema_policy_type(t->columns[i].policy)) {
+            json_key(b, &first_member, "merge");
+            json_write_text(b, slice_of(schema_policy_type(t->columns[i].policy)));
+        }
         bytes_char(b, '}');
     }
     bytes_char(b, ']');

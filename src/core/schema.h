@@ -71,6 +71,12 @@ const schema_table *schema_find(const schema *s, slice entity);
 /* Column by name, -1 when absent. Names compare by bytes. */
 int schema_column_index(const schema_table *t, slice name);
 
+/* "counter", "set", "max", "min": column types, which devices are told so that they can show waiting
+ * operations as they will be merged. NULL for policies that are only the server's business. */
+const char *schema_policy_type(merge_policy policy);
+/* The opposite; POLICY_LWW for every other name. */
+merge_policy schema_policy_of_type(slice name);
+
 /* SQLite's affinity rules applied to a declared key type: contains INT -> INTEGER, contains BLOB ->
  * BLOB, else TEXT. */
 key_kind schema_key_kind(slice declared_type);
@@ -89,7 +95,8 @@ void schema_id_write(bytes *b, const slice *parts, size_t count);
 /* Reads a declaration: the `tables` array of POST /v1/devices. Builds into `a` with default policies.
  * INVALID or LIMIT: *reason (constant or arena text) says what and where. */
 godwit_status schema_from_json(arena *a, const json *tables, schema *out, const char **reason) MUST_USE;
-/* Writes the declaration form of one table: {name, primaryKey, columns, foreignKeys}. */
+/* Writes the declaration form of one table: {name, primaryKey, columns, foreignKeys}. A column is
+ * {name, type} and, on the server, "merge" where it has a column type. */
 void schema_table_to_json(bytes *b, const schema_table *t);
 
 #endif

@@ -2,6 +2,7 @@
  * them, everything that answers repeat prepared once. See registry.h for the settings. */
 #include "server/registry.h"
 
+#include "core/commute.h"
 #include "core/limits.h"
 #include "server/registry_config.h"
 
@@ -58,7 +59,9 @@ static bool parse_policy(slice name, merge_policy *out) {
                     {"client_wins", POLICY_CLIENT_WINS},
                     {"manual", POLICY_MANUAL},
                     {"max", POLICY_MAX},
-                    {"min", POLICY_MIN}};
+                    {"min", POLICY_MIN},
+                    {"counter", POLICY_COUNTER},
+                    {"set", POLICY_SET}};
     for (size_t i = 0; i < COUNT_OF(policies); i++) {
         if (slice_is(name, policies[i].name)) {
             *out = policies[i].policy;
@@ -267,6 +270,14 @@ static bool apply_section(settings *s, const registry_config *config) {
                             : !apply(s, line->key, line->value)) {
                 return false;
             }
+        }
+    }
+    for (size_t i = 0; i < s->table->column_count; i++) {
+        const schema_column *column = &s->table->columns[i];
+        bool alone = !column->group && !s->table->row_atomic;
+        if (commute_always(column->policy) && !column->is_key && !alone) {
+            return refuse(s, "a counter or a set is decided by itself, not in a group: column",
+                          column->name);
         }
     }
     if (s->table->vector_clock_column < 0) {

@@ -242,7 +242,7 @@ static godwit_status created_device(store *st, arena *a, slice scope, int64_t co
     return status;
 }
 
-/* {"title":[ver,at_ms,device,seq],..} */
+/* {"title":[ver,at_ms,device,seq],"tags":[ver,at_ms,device,seq,{..}],..} */
 static godwit_status parse_meta(arena *a, slice text, const schema_table *t, merge_meta *out) {
     const json *root = NULL;
     if (text.len == 0) {
@@ -260,7 +260,7 @@ static godwit_status parse_meta(arena *a, slice text, const schema_table *t, mer
         if (column < 0) {
             continue; /* no longer synced */
         }
-        if (!json_is(entry, JSON_ARRAY) || entry->count != 4) {
+        if (!json_is(entry, JSON_ARRAY) || entry->count < 4 || entry->count > 5) {
             return GODWIT_CORRUPT;
         }
         const json *item = json_first(entry);
@@ -269,6 +269,7 @@ static godwit_status parse_meta(arena *a, slice text, const schema_table *t, mer
             !json_text(item + 2, &meta->device) || !json_int(item + 3, &meta->seq)) {
             return GODWIT_CORRUPT;
         }
+        meta->tags = entry->count == 5 ? (item + 4)->u.s : (slice){0};
     }
     return GODWIT_OK;
 }

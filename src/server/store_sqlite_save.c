@@ -185,6 +185,10 @@ static slice meta_text(const save *s, const decide_row *row) {
         json_write_text(b, m->device);
         bytes_char(b, ',');
         bytes_int(b, m->seq);
+        if (m->tags.len) {
+            bytes_char(b, ',');
+            bytes_slice(b, m->tags);
+        }
         bytes_char(b, ']');
     }
     bytes_char(b, '}');

@@ -44,6 +44,8 @@ static schema_column kit_pins[] = {
     {.name = {"owner", 5}, .policy = POLICY_SERVER_WINS},
     {.name = {"tag", 3}, .policy = POLICY_CLIENT_WINS},
     {.name = {"stamp", 5}, .local = true},
+    {.name = {"count", 5}, .policy = POLICY_COUNTER},
+    {.name = {"labels", 6}, .policy = POLICY_SET},
 };
 static schema_column kit_forms[] = {
     {.name = {"id", 2}, .is_key = true},
@@ -163,7 +165,8 @@ static KIT_UNUSED decide_row *kit_row(kit *k, int table, const char *id, const c
     row->row.exists = true;
     row->row.ver = row->row.created_ver = ver;
     row->row.gen = 1;
-    row->row.created = (merge_meta){ver, ver * 10, slice_of(device), seq};
+    row->row.created =
+        (merge_meta){.ver = ver, .at_ms = ver * 10, .device = slice_of(device), .seq = seq};
     kit_values(k, row, kit_json(k, values));
     if (device[0]) {
         assert_int_equal(clock_set(&k->a, &row->clock, slice_of(device), seq), GODWIT_OK);
@@ -178,7 +181,8 @@ static KIT_UNUSED void kit_edit(kit *k, decide_row *row, const char *column, con
                                 int64_t ver, int64_t at_ms, const char *device, int64_t seq) {
     int index = kit_column(row->table, slice_of(column));
     row->row.values[index] = kit_value(k, v);
-    row->row.meta[index] = (merge_meta){ver, at_ms, slice_of(device), seq};
+    row->row.meta[index] =
+        (merge_meta){.ver = ver, .at_ms = at_ms, .device = slice_of(device), .seq = seq};
     if (row->row.ver < ver) {
         row->row.ver = ver;
     }

@@ -83,8 +83,11 @@ static void setup_row(kit *k, const json *node) {
         int64_t ver = int_of(edit, "ver", 0);
         assert_int_equal(value_from_json(&k->a, json_get(edit, "value"), &row->row.values[column]),
                          GODWIT_OK);
-        row->row.meta[column] = (merge_meta){ver, int_of(edit, "atMs", 0),
-                                             text_of(edit, "device", ""), int_of(edit, "seq", 0)};
+        row->row.meta[column] = (merge_meta){.ver = ver,
+                                             .at_ms = int_of(edit, "atMs", 0),
+                                             .device = text_of(edit, "device", ""),
+                                             .seq = int_of(edit, "seq", 0),
+                                             .tags = text_of(edit, "tags", "")};
         row->row.ver = ver > row->row.ver ? ver : row->row.ver;
         edit = json_after(edit);
     }
