@@ -160,3 +160,25 @@ def test_the_command_line_lists_shows_and_resolves(contested):
     assert devices[0].one("SELECT title FROM pins") == "from b"
     done = cli("conflicts", path, "resolve", conflict_id, "theirs")
     assert done.code == 1 and "resolved already" in done.err
+
+
+def test_counters_and_sets_add_up(world):
+    """Three devices edit one counter and one set, offline, and so does a tool: everything counts."""
+    server = world.server(schema=SCHEMA.replace("note TEXT", "note INTEGER"),
+                          config="[table pins]\npolicy.note = counter\npolicy.status = set\n")
+    devices = [world.device(name, server, schema=SCHEMA.replace("note TEXT", "note INTEGER")) for name in "abc"]
+    a, b, c = devices
+    a.run("INSERT INTO pins(id, note, status) VALUES ('p', 10, '[\"x\"]')")
+    settle(*devices, rounds=1)
+    a.run("UPDATE pins SET note = note + 5, status = '[\"x\",\"a\"]'")
+    b.run("UPDATE pins SET note = note - 2, status = '[\"b\"]'")
+    c.run("UPDATE pins SET status = '[]'")
+    c.run("UPDATE pins SET note = note + 1, status = '[\"x\"]'")
+    server.push([{"id": "t", "operation": "update", "entityType": "pins", "entityId": "p", "idempotencyKey": "t-1",
+                  "payload": {"note": {"$inc": 100}, "status": {"$add": ["t"]}}}])
+    settle(c, b, a)
+    assert_converged(server, devices)
+    assert a.one("SELECT note FROM pins") == 114
+    # b took away the x it had seen, c has put one there since: add wins
+    assert sorted(json.loads(a.one("SELECT status FROM pins"))) == ["a", "b", "t", "x"]
+    assert a.one("SELECT count(*) FROM godwit_conflicts") == 0
