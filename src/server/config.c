@@ -131,6 +131,82 @@ static bool parse_number(const char *text, int max, int *out) {
     return true;
 }
 
+static godwit_status bad(char message[512], const char *key, const char *value,
+                         const char *wanted) {
+    snprintf(message, 512, "%s = '%.100s' is not %s", key, value, wanted);
+    return GODWIT_INVALID;
+}
+
+/* A number and its unit, at most ten thousand years, or forever. */
+static bool parse_time(const char *text, int64_t *out) {
+    static const struct {
+        const char *unit;
+        int64_t ms;
+    } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
+    size_t digits = strspn(text, "0123456789");
+    char number[16];
+    int value = 0;
+    if (strcmp(text, "forever") == 0) {
+        *out = RETAIN_FOREVER;
+        return true;
+    }
+    if (digits == 0 || digits >= sizeof number) {
+        return false;
+    }
+    memcpy(number, text, digits);
+    number[digits] = '\0';
+    for (size_t i = 0; i < COUNT_OF(units) && parse_number(number, 3650000, &value); i++) {
+        if (strcmp(text + digits, units[i].unit) == 0) {
+            *out = value * units[i].ms;
+            return true;
+        }
+    }
+    return false;
+}
+
+static godwit_status interpret_retention(const config_texts *t, config *out, char message[512]) {
+    out->retain = retain_default;
+    out->janitor_every_ms = 60000;
+    retain_policy *keep = &out->retain;
+    const struct {
+        const char *key, *text;
+        int64_t *ms;
+    } times[] = {{"keep_log", t->keep_log, &keep->log_ms},
+                 {"keep_log_max", t->keep_log_max, &keep->log_max_ms},
+                 {"keep_ledger", t->keep_ledger, &keep->ledger_ms},
+                 {"keep_conflicts", t->keep_conflicts, &keep->conflicts_ms},
+                 {"keep_devices", t->keep_devices, &keep->device_ms},
+                 {"janitor_every", t->janitor_every, &out->janitor_every_ms}};
+    int commits = 0;
+    for (size_t i = 0; i < COUNT_OF(times); i++) {
+        if (times[i].text && !parse_time(times[i].text, times[i].ms)) {
+            return bad(message, times[i].key, times[i].text,
+                       "a time such as 30d, 12h, 15m, 10s, 100ms or forever");
+        }
+    }
+    if (t->keep_log_commits && !parse_number(t->keep_log_commits, 1000000000, &commits)) {
+        return bad(message, "keep_log_commits", t->keep_log_commits, "a number up to 1000000000");
+    }
+    keep->log_commits = t->keep_log_commits ? commits : keep->log_commits;
+    if (out->janitor_every_ms < 10 || out->janitor_every_ms > 86400000) {
+        return bad(message, "janitor_every", t->janitor_every, "between 10ms and 1d");
+    }
+    /* what is not said follows what is */
+    if (!t->keep_log_max && keep->log_max_ms < keep->log_ms) {
+        keep->log_max_ms = keep->log_ms;
+    }
+    if (!t->keep_ledger && keep->ledger_ms < keep->log_max_ms) {
+        keep->ledger_ms = keep->log_max_ms;
+    }
+    if (keep->log_max_ms < keep->log_ms || keep->ledger_ms < keep->log_max_ms) {
+        snprintf(message, 512,
+                 "keep_log may not be longer than keep_log_max, nor that longer than "
+                 "keep_ledger");
+        return GODWIT_INVALID;
+    }
+    return GODWIT_OK;
+}
+
 /* HOST:PORT, [IPV6]:PORT or PORT alone. */
 static bool parse_listen(const char *text, config *out) {
     const char *colon = strrchr(text, ':');
@@ -168,12 +244,6 @@ static int default_threads(void) {
     return cores < 1 ? 1 : cores > 8 ? 8 : (int)cores;
 }
 
-static godwit_status bad(char message[512], const char *key, const char *value,
-                         const char *wanted) {
-    snprintf(message, 512, "%s = '%.100s' is not %s", key, value, wanted);
-    return GODWIT_INVALID;
-}
-
 static godwit_status interpret(const config_texts *t, config *out, char message[512]) {
     const char *listen = t->listen ? t->listen : "127.0.0.1:8787";
     if (!parse_listen(listen, out)) {
@@ -197,7 +267,7 @@ static godwit_status interpret(const config_texts *t, config *out, char message[
     out->jwt_issuer = t->jwt_issuer;
     out->jwt_audience = t->jwt_audience;
     out->scopes_claim = t->scopes_claim;
-    return GODWIT_OK;
+    return interpret_retention(t, out, message);
 }
 
 godwit_status config_load(arena *a, const config_texts *flags,

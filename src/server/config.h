@@ -7,12 +7,19 @@
  *   schema = schema.sql            jwt_issuer = https://id.example
  *   dev = no                       jwt_audience = godwit
  *   log = info                     scopes_claim = app_metadata.scopes
+ *   keep_log = 30d                 keep_conflicts = forever
+ *   keep_log_max = 90d             keep_devices = 400d
+ *   keep_log_commits = 1000        janitor_every = 60s
+ *   keep_ledger = 400d
+ *
+ * A length of time is a number and ms, s, m, h or d, or `forever`.
  *
  * An unknown section or key, a repeated key or a bad value is refused by name with its line. */
 #ifndef SERVER_CONFIG_H
 #define SERVER_CONFIG_H
 
 #include "core/arena.h"
+#include "core/retain.h"
 #include "server/log.h"
 
 /* X(name in the file; also GODWIT_NAME in capitals) */
@@ -26,7 +33,14 @@
     X(jwt_secret_file)                                                                             \
     X(jwt_issuer)                                                                                  \
     X(jwt_audience)                                                                                \
-    X(scopes_claim)
+    X(scopes_claim)                                                                                \
+    X(keep_log)                                                                                    \
+    X(keep_log_max)                                                                                \
+    X(keep_log_commits)                                                                            \
+    X(keep_ledger)                                                                                 \
+    X(keep_conflicts)                                                                              \
+    X(keep_devices)                                                                                \
+    X(janitor_every)
 
 /* Texts as given, NULL = not given. */
 typedef struct {
@@ -47,6 +61,8 @@ typedef struct {
     int threads;                                          /* loops, and as many workers */
     const char *jwt_secret_file;                          /* NULL = DATA/secret */
     const char *jwt_issuer, *jwt_audience, *scopes_claim; /* NULL = not set */
+    retain_policy retain;
+    int64_t janitor_every_ms;
 } config;
 
 /* flags: what the command line gave. environment: looks a variable up, NULL when absent; may be

@@ -199,7 +199,8 @@ static godwit_status open_service(server *s, const config *settings, char messag
     service_options options = {.data_dir = settings->data,
                                .schema_file = settings->schema,
                                .config_tables = settings->config_file,
-                               .dev = settings->dev};
+                               .dev = settings->dev,
+                               .retain = &settings->retain};
     return service_open(&options, &s->service, message);
 }
 
@@ -218,6 +219,7 @@ static godwit_status start(daemon_server *d, const config *settings, char messag
     pool_options options = {.service = s->service,
                             .metrics = &s->metrics,
                             .workers = settings->threads < 2 ? 2 : settings->threads,
+                            .janitor_every_ms = settings->janitor_every_ms,
                             .done = loop_post_done,
                             .on_commit = on_commit,
                             .context = s};

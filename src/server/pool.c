@@ -14,10 +14,9 @@
 #include "server/gzip.h"
 #include "server/log.h"
 
-#define JANITOR_EVERY_S   5
-#define JANITOR_BUDGET_MS 20
-#define BATCH_BYTES_MAX   (64u << 20)
-#define GZIP_MIN_BYTES    1024 /* below, the frame costs more than it saves */
+#define JANITOR_REST    4 /* times as long as it worked: a fifth of the writer's time at most */
+#define BATCH_BYTES_MAX (64u << 20)
+#define GZIP_MIN_BYTES  1024 /* below, the frame costs more than it saves */
 
 typedef struct {
     service_job *first, *last;
@@ -275,27 +274,38 @@ static void write_batch(pool *p, service_job **batch, size_t count) {
     }
 }
 
-static int64_t mono_s(void) {
+static int64_t mono_us(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec;
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
 /* Waits for writes, but not beyond the janitor's next turn. Under the lock. */
-static void wait_for_writes(pool *p, int64_t janitor_s) {
-    struct timespec until = {.tv_sec = (time_t)janitor_s, .tv_nsec = 0};
-    while (p->writes.count == 0 && !p->writer_stopping && mono_s() < janitor_s) {
+static void wait_for_writes(pool *p, int64_t turn_us) {
+    struct timespec until = {.tv_sec = (time_t)(turn_us / 1000000),
+                             .tv_nsec = (long)(turn_us % 1000000) * 1000};
+    while (p->writes.count == 0 && !p->writer_stopping && mono_us() < turn_us) {
         (void)pthread_cond_timedwait(&p->write_ready, &p->lock, &until);
     }
+}
+
+/* One short transaction of the janitor; the time of its next. What came meanwhile goes first, and
+ * while there is much to clear it rests longer than it works. */
+static int64_t tidy(pool *p) {
+    int64_t begin_us = mono_us();
+    bool more = service_janitor(p->options.service, 0);
+    int64_t now_us = mono_us();
+    return now_us +
+           (more ? (now_us - begin_us) * JANITOR_REST : p->options.janitor_every_ms * 1000);
 }
 
 static void *writer_main(void *context) {
     pool *p = context;
     service_job *batch[SERVER_BATCH_MAX];
-    int64_t janitor_s = mono_s() + JANITOR_EVERY_S;
+    int64_t turn_us = mono_us() + p->options.janitor_every_ms * 1000;
     pthread_mutex_lock(&p->lock);
     for (;;) {
-        wait_for_writes(p, janitor_s);
+        wait_for_writes(p, turn_us);
         if (p->writes.count == 0 && p->writer_stopping) {
             break;
         }
@@ -304,9 +314,8 @@ static void *writer_main(void *context) {
         if (count > 0) {
             write_batch(p, batch, count);
         }
-        if (mono_s() >= janitor_s) {
-            service_janitor(p->options.service, JANITOR_BUDGET_MS);
-            janitor_s = mono_s() + JANITOR_EVERY_S;
+        if (mono_us() >= turn_us) {
+            turn_us = tidy(p);
         }
         pthread_mutex_lock(&p->lock);
     }

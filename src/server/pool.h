@@ -54,6 +54,7 @@ typedef struct {
     service *service;
     metrics *metrics;
     int workers;
+    int64_t janitor_every_ms; /* between two passes of the janitor over all scopes */
     void (*done)(request *r); /* on a pool thread: answered, parked, or head found */
     service_commit_fn on_commit;
     void *context; /* of on_commit */

@@ -61,6 +61,7 @@ godwit_status service_open(const service_options *options, service **out, char *
     s->dev = options->dev;
     s->now_ms = options->now_ms;
     s->context = options->context;
+    s->retain = options->retain ? *options->retain : retain_default;
     arena_init(&s->batch, NULL, 0);
     godwit_status status = registry_config_load(options->config_tables, &s->config, message);
     if (status == GODWIT_OK) {
@@ -256,8 +257,4 @@ int64_t service_head(service *s, service_reader *r, slice scope) {
     }
     store_read_end(r->store);
     return state.head;
-}
-
-void service_janitor(service *s, int64_t budget_ms) {
-    store_tidy(s->store, budget_ms);
 }

@@ -11,6 +11,7 @@
 #ifndef SERVER_SERVICE_H
 #define SERVER_SERVICE_H
 
+#include "core/retain.h"
 #include "core/wire.h"
 
 typedef struct {
@@ -76,6 +77,7 @@ typedef struct {
     const char *schema_file;     /* NULL = none */
     const char *config_tables;   /* path of a configuration file whose [table NAME] sections apply; NULL */
     bool dev;                    /* adopt what devices declare */
+    const retain_policy *retain; /* how long what is kept; NULL = retain_default */
     int64_t (*now_ms)(void *context); /* NULL = the system's clock */
     void *context;
 } service_options;
@@ -96,8 +98,9 @@ void service_reader_close(service_reader *r);
 void service_read(service *s, service_reader *r, service_job *job);
 /* For SSE: head of a scope now. */
 int64_t service_head(service *s, service_reader *r, slice scope);
-/* Periodic housekeeping on the writer thread, bounded by budget_ms. */
-void service_janitor(service *s, int64_t budget_ms);
+/* Housekeeping on the writer thread: retention, in short transactions, for about budget_ms. true: there
+ * is more to do; false: it has been through all scopes. */
+bool service_janitor(service *s, int64_t budget_ms);
 /* A problem document as the job's answer. members as in wire_problem_write. */
 void service_problem(service_job *job, int status, const char *type, const char *detail, const char *members);
 

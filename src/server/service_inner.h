@@ -8,7 +8,8 @@
  *   register.c      devices, schema check, adoption
  *   pull.c          the feed
  *   snapshot.c      bootstrap pages
- *   lists.c         conflicts, history of a row */
+ *   lists.c         conflicts, history of a row
+ *   janitor.c       retention */
 #ifndef SERVER_SERVICE_INNER_H
 #define SERVER_SERVICE_INNER_H
 
@@ -26,6 +27,9 @@ struct service {
     int64_t (*now_ms)(void *context);
     void *context;
     arena batch; /* of one transaction */
+    retain_policy retain;
+    char tended[NAME_BYTES_MAX]; /* the janitor has been here: the name of a scope */
+    size_t tended_len;
 };
 
 struct service_reader {

@@ -24,6 +24,7 @@
 #define SERVER_STORE_H
 
 #include "core/decide.h"
+#include "core/retain.h"
 
 typedef struct store store;
 typedef struct store_reader store_reader;
@@ -130,6 +131,39 @@ godwit_status store_idem_find(store *st, arena *a, slice scope, slice key,
 godwit_status store_idem_add(store *st, slice scope, slice key,
                              const uint8_t fingerprint[SHA256_BYTES], int64_t commit_seq,
                              slice response, int64_t now_ms) MUST_USE;
+
+/* ---- retention: core/retain says what may go, server/janitor.c when ---- */
+
+typedef struct {
+    slice name;
+    retain_scope marks;
+} store_keeping;
+/* The scope behind `after` in the order of names (empty: the first). pulled_seq counts the active
+ * devices seen since seen_ms. *row false at the end. */
+godwit_status store_keeping_next(store *st, arena *a, slice after, int64_t seen_ms,
+                                 store_keeping *out, bool *row) MUST_USE;
+/* *upto: the newest of the `count` commits behind `from` that was made before before_ms; `from`
+ * when none was. */
+godwit_status store_commits_before(store *st, slice scope, int64_t from, int64_t count,
+                                   int64_t before_ms, int64_t *upto) MUST_USE;
+/* Stores horizon and ledger_floor. */
+godwit_status store_marks_save(store *st, slice scope, const retain_scope *marks) MUST_USE;
+/* What a scope need not keep: what is below the marks, what is older than a time. */
+typedef struct {
+    retain_scope marks;
+    int64_t conflicts_ms; /* decided conflicts */
+    int64_t keys_ms;      /* of callers without a stream */
+    int64_t silent_ms;    /* active devices not seen since become retired */
+} store_past;
+/* Deletes it, oldest commits first, until *rows_left is used up (at least one commit; a commit is
+ * never left half): changes, tombstones and stored results of commits up to the horizon, then
+ * commits up to the ledger's floor with the ledger rows their device has confirmed, then the rest.
+ */
+godwit_status store_forget(store *st, slice scope, const store_past *past,
+                           int64_t *rows_left) MUST_USE;
+/* After store_durable(false) a commit need not be on disk when it returns: for deletions, which may
+ * be done twice. Outside a transaction. */
+void store_durable(store *st, bool durable);
 
 /* Moves log to database file and the like, for about budget_ms. */
 void store_tidy(store *st, int64_t budget_ms);

@@ -79,6 +79,10 @@ static const char *const steps[] = {
     "NULL,"
     " commit_seq INTEGER, at INTEGER NOT NULL, response TEXT, PRIMARY KEY (scope, idem_key))"
     " WITHOUT ROWID;",
+    /* pruned: the log is deleted up to here, at most the horizon */
+    "ALTER TABLE godwit_scope ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX godwit_conflict_done ON godwit_conflict(scope, at) WHERE state <> 'open';"
+    "CREATE INDEX godwit_idem_at ON godwit_idem(scope, at);",
 };
 
 static godwit_status explain(char *message, const char *what, const char *why,

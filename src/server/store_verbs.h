@@ -71,6 +71,19 @@
          (store * st, slice scope, slice key, const uint8_t fingerprint[SHA256_BYTES],             \
           int64_t commit_seq, slice response, int64_t now_ms),                                     \
          st, (st, scope, key, fingerprint, commit_seq, response, now_ms))                          \
+    VERB(godwit_status, keeping_next,                                                              \
+         (store * st, arena * a, slice after, int64_t seen_ms, store_keeping * out, bool *row),    \
+         st, (st, a, after, seen_ms, out, row))                                                    \
+    VERB(                                                                                          \
+        godwit_status, commits_before,                                                             \
+        (store * st, slice scope, int64_t from, int64_t count, int64_t before_ms, int64_t * upto), \
+        st, (st, scope, from, count, before_ms, upto))                                             \
+    VERB(godwit_status, marks_save, (store * st, slice scope, const retain_scope *marks), st,      \
+         (st, scope, marks))                                                                       \
+    VERB(godwit_status, forget,                                                                    \
+         (store * st, slice scope, const store_past *past, int64_t *rows_left), st,                \
+         (st, scope, past, rows_left))                                                             \
+    VOID(durable, (store * st, bool durable), st, (st, durable))                                   \
     VOID(tidy, (store * st, int64_t budget_ms), st, (st, budget_ms))                               \
     VERB(godwit_status, reader_open, (store * st, store_reader * *out), st, (st, out))             \
     VOID(reader_close, (store_reader * r), r, (r))                                                 \

@@ -30,6 +30,7 @@ typedef struct {
     int64_t now_ms;
     bool dev;
     const char *schema_path, *config_path;
+    const retain_policy *retain; /* NULL = the default */
     char message[512];
     int commits; /* reported by on_commit */
 } kit;
@@ -67,6 +68,7 @@ static inline godwit_status kit_try_open(kit *k) {
                                .schema_file = k->schema_path,
                                .config_tables = k->config_path,
                                .dev = k->dev,
+                               .retain = k->retain,
                                .now_ms = kit_now,
                                .context = k};
     godwit_status status = service_open(&options, &k->s, k->message);

@@ -1,0 +1,138 @@
+"""Growth is bounded: the server forgets what is old, and a device that was away for longer than that
+keeps its queue, starts from a snapshot and delivers."""
+import sqlite3
+import threading
+
+from harness import cli, settle, wait_until
+
+SHORT = """
+[server]
+keep_log = 1s
+keep_log_max = 1s
+keep_log_commits = 5
+keep_ledger = {ledger}
+janitor_every = 50ms
+"""
+
+
+def horizon(server):
+    rows = server.query("SELECT horizon, head FROM godwit_scope")
+    return rows[0] if rows else (0, 0)
+
+
+def forgotten(server):
+    """The log has been cut to what must stay."""
+    low, head = horizon(server)
+    return head - low == 5 and server.query(
+        "SELECT count(*) FROM godwit_change WHERE commit_seq <= ?", low) == [(0,)]
+
+
+def test_a_device_away_longer_than_the_horizon(world):
+    server = world.server(config=SHORT.format(ledger="1h"))
+    a, b = world.device("a", server), world.device("b", server)
+    a.run("INSERT INTO pins(id, title, note) VALUES ('p-1', 'Well', 'n'), ('p-2', 'Tree', 'n'),"
+          " ('p-3', 'gone', 'n'), ('p-4', 'gone, too', 'n')")
+    settle(a, b)
+    # b goes away with a queue; meanwhile everything it knew of becomes history
+    b.run("UPDATE pins SET title = 'Well of b' WHERE id = 'p-1'")
+    b.run("UPDATE pins SET note = 'of b' WHERE id = 'p-2'")
+    b.run("UPDATE pins SET note = 'late' WHERE id = 'p-3'")
+    b.run("DELETE FROM pins WHERE id = 'p-4'")
+    b.transaction("INSERT INTO pins(id, title) VALUES ('p-5', 'new')",
+                  "INSERT INTO forms(id, pin_id, name) VALUES ('f-1', 'p-5', 'of the new pin')")
+    a.run("UPDATE pins SET title = 'Old tree' WHERE id = 'p-2'")
+    a.run("DELETE FROM pins WHERE id = 'p-3'")
+    for i in range(20):
+        a.run("INSERT INTO pins(id, title) VALUES (?, 'x')", f"q-{i}")
+        a.sync()
+    wait_until(lambda: forgotten(server), what="the log is cut")
+    assert server.query("SELECT count(*) FROM godwit_row WHERE pk = 'p-3'") == [(0,)]
+    cursor = b.one("SELECT cursor FROM godwit_cursor")
+    answer = server.get(f"/v1/sync/changes?scope=field&cursor={cursor}")
+    assert answer.status == 410 and answer.problem == "cursor-expired"
+    queued = b.pending()
+    assert queued == 6
+    b.sync()
+    settle(a, b)
+    assert a.rows("pins") == server.rows("pins")
+    assert a.rows("forms") == server.rows("forms") == [("f-1", "p-5", "of the new pin", None)]
+    titles = dict(a.run("SELECT id, title FROM pins WHERE id LIKE 'p-%'"))
+    assert titles == {"p-1": "Well of b", "p-2": "Old tree", "p-5": "new"}
+    assert a.one("SELECT note FROM pins WHERE id = 'p-2'") == "of b"
+    # nobody knows any more whether p-3 was deleted: what b wanted is kept for a person
+    letters = b.run("SELECT entity_id, code FROM godwit_dead_letters")
+    assert [row[0] for row in letters] == ["p-3"], letters
+    b.run("SELECT godwit_discard(id) FROM godwit_dead_letters")
+    settle(b, a)
+    assert b.rows("pins") == server.rows("pins")
+    for device in (a, b):
+        assert cli("doctor", device.path).code == 0
+
+
+def test_a_device_away_longer_than_the_ledger(world):
+    """Its last answer was lost and its ledger rows are confirmed by nobody: they are kept."""
+    server = world.server(config=SHORT.format(ledger="1s"))
+    a, b = world.device("a", server), world.device("b", server)
+    a.run("INSERT INTO pins(id, title) VALUES ('p-1', 'Well')")
+    settle(a, b)
+    proxy = world.proxy(server, lambda n, head, body: "swallow" if b'"operations":[{' in body else "pass")
+    b.run("UPDATE pins SET title = 'of b'")
+    cli("init", b.path, "--url", proxy.url)
+    assert b.sync_cli().code == 3
+    assert server.rows("pins")[0][1] == "of b" and b.pending() == 1
+    for i in range(20):
+        a.run("INSERT INTO pins(id, title) VALUES (?, 'x')", f"q-{i}")
+        a.sync()
+    wait_until(lambda: forgotten(server) and
+               server.query("SELECT ledger_floor FROM godwit_scope")[0][0] >= 15, what="the ledger is cut")
+    assert server.query("SELECT count(*) FROM godwit_op")[0][0] < 12
+    cli("init", b.path, "--url", server.url)
+    b.run("INSERT INTO pins(id, title) VALUES ('p-2', 'also of b')")
+    b.sync()
+    settle(a, b)
+    assert a.rows("pins") == b.rows("pins") == server.rows("pins")
+    assert server.query("SELECT title FROM pins WHERE id = 'p-1'") == [("of b",)]
+    assert b.run("SELECT * FROM godwit_dead_letters") == []
+
+
+def test_growth_is_bounded_under_load(world):
+    """Writers never notice the janitor; what is kept does not depend on how much there was."""
+    server = world.server(config=SHORT.format(ledger="1s"))
+    devices = [world.device(f"d{i}", server) for i in range(3)]
+
+    def work(device):
+        db = device.connect()
+        for i in range(30):
+            db.execute("INSERT OR REPLACE INTO pins(id, title) VALUES (?, ?)",
+                       (f"{device.name}-{i % 7}", str(i)))
+            if i % 10 == 9:
+                db.execute("DELETE FROM pins WHERE id = ?", (f"{device.name}-{i % 7}",))
+            assert cli("sync", device.path).code == 0
+        db.close()
+
+    threads = [threading.Thread(target=work, args=(d,)) for d in devices]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    wait_until(lambda: forgotten(server), what="the log is cut")
+    settle(*devices)
+    for device in devices:
+        assert device.rows("pins") == server.rows("pins")
+    live = len(server.rows("pins"))
+    wait_until(lambda: server.query("SELECT count(*) FROM godwit_row")[0][0] <= live + 10,
+               what="tombstones are gone")
+    assert server.query("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_settings_of_retention_are_checked(world):
+    for text, part in [("keep_log = 30", "keep_log"), ("keep_log = 3 days", "keep_log"),
+                       ("keep_log = 5d\nkeep_log_max = 1d", "keep_log_max"),
+                       ("keep_ledger = 1d", "keep_ledger"), ("janitor_every = 1ms", "janitor_every"),
+                       ("keep_log_commits = many", "keep_log_commits")]:
+        server = world.server(config=f"[server]\n{text}\n", start=False)
+        done = cli("serve", "--config", server.config, "--data", server.data, "--check-config")
+        assert done.code == 1 and part in done.err, (text, done)
+    server = world.server(config="[server]\nkeep_log = forever\nkeep_conflicts = 10d\n", start=False)
+    done = cli("serve", "--config", server.config, "--data", server.data, "--check-config")
+    assert done.code == 0, done

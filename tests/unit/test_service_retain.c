@@ -1,0 +1,220 @@
+/* Retention in the store: what goes below the marks, what stays, what answers afterwards. */
+#include "service_kit.h"
+
+#define A   "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define B   "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+#define DAY INT64_C(86400000)
+
+static void clean(kit *k) {
+    for (int i = 0; i < 1000 && service_janitor(k->s, 0); i++) {
+    }
+}
+
+/* The device has seen and confirmed everything. */
+static void confirm(kit *k, kit_device *d) {
+    kit_answer page = kit_changes(k, "field", (slice){0}, "", "500");
+    slice cursor = page.status == 200 ? kit_text(&page, "cursor") : (slice){0};
+    wire_op op = kit_op(k, d, OP_UPDATE, "pins", "keep", "{\"note\":\"seen\"}");
+    kit_base(k, d, &op, strtoll(kit_sql(k, "SELECT head FROM godwit_scope"), NULL, 10), "{}");
+    kit_seal(d, &op);
+    bytes b;
+    bool first = true;
+    bytes_init(&b, NULL, 0);
+    push_head head = {.device_id = slice_of(d->id),
+                      .scope = slice_of(d->scope),
+                      .has_ops = true,
+                      .first_seq = op.seq,
+                      .prev_key = op.seq > 1 ? d->last_key : NULL,
+                      .acked_seq = op.seq - 1,
+                      .confirmed_seq = op.seq - 1,
+                      .wall_ms = k->now_ms,
+                      .cursor = cursor,
+                      .pull = true};
+    wire_push_begin(&b, &head);
+    wire_push_op(&b, &first, slice_of(d->scope), &op);
+    wire_push_end(&b);
+    slice body = arena_copy(&k->a, bytes_view(&b));
+    bytes_deinit(&b);
+    assert_status(kit_body(k, VERB_SYNC, d->user, d->scope, body), 200);
+    memcpy(d->last_key, op.key, SHA256_BYTES);
+}
+
+static kit_device fill(kit *k, int count) {
+    kit_device a = kit_register(k, A, "ana", "field");
+    assert_status(kit_push_one(k, &a, OP_CREATE, "pins", "keep", "{\"title\":\"k\"}"), 200);
+    for (int i = 0; i < count; i++) {
+        const char *id = arena_printf(&k->a, "p%04d", i);
+        assert_status(kit_push_one(k, &a, OP_CREATE, "pins", id, "{\"title\":\"t\"}"), 200);
+        wire_op gone = kit_op(k, &a, OP_DELETE, "pins", id, NULL);
+        kit_base(k, &a, &gone, 2 * i + 2, "{\"title\":\"t\"}");
+        assert_status(kit_push(k, &a, &gone, 1), 200);
+    }
+    return a;
+}
+
+static int64_t number(kit *k, const char *sql) {
+    return strtoll(kit_sql(k, sql), NULL, 10);
+}
+
+static void open_with(kit *k, const retain_policy *policy) {
+    kit_prepare(k, KIT_PINS, NULL);
+    k->retain = policy;
+    kit_reopen(k);
+}
+
+static void the_log_shrinks_and_rows_stay(void **state) {
+    (void)state;
+    static const retain_policy policy = {.log_ms = 30 * DAY,
+                                         .log_max_ms = 90 * DAY,
+                                         .log_commits = 10,
+                                         .ledger_ms = 400 * DAY,
+                                         .conflicts_ms = RETAIN_FOREVER,
+                                         .device_ms = 400 * DAY};
+    kit k;
+    open_with(&k, &policy);
+    kit_device a = fill(&k, 200);
+    slice old = kit_text(&(kit_answer){.root = kit_changes(&k, "field", (slice){0}, "", "7").root},
+                         "cursor");
+    confirm(&k, &a);
+    clean(&k); /* nothing is old */
+    assert_int_equal(number(&k, "SELECT count(*) FROM godwit_change"), 402);
+    k.now_ms += 31 * DAY;
+    clean(&k); /* the device has not been seen for as long: it does not hold the log */
+    assert_int_equal(number(&k, "SELECT head FROM godwit_scope"), 402);
+    assert_int_equal(number(&k, "SELECT horizon FROM godwit_scope"), 392);
+    assert_int_equal(number(&k, "SELECT count(*) FROM godwit_change"), 10);
+    assert_int_equal(number(&k, "SELECT count(*) FROM godwit_row WHERE del_ver IS NOT NULL"), 5);
+    assert_int_equal(number(&k, "SELECT count(*) FROM godwit_op"), 402);
+    assert_int_equal(number(&k, "SELECT count(*) FROM godwit_op WHERE result IS NOT NULL"), 5);
+    assert_problem(kit_changes(&k, "field", (slice){0}, "", "7"), 410, "bootstrap-required");
+    assert_problem(kit_changes(&k, "field", old, "", "7"), 410, "cursor-expired");
+    /* salts outlive the log: an old base still proves what its author had seen */
+    wire_op op = kit_op(&k, &a, OP_UPDATE, "pins", "keep", "{\"title\":\"late\"}");
+    kit_base(&k, &a, &op, 7, "{\"title\":\"k\"}");
+    kit_answer r = kit_push(&k, &a, &op, 1);
+    assert_text(r, "results.0.outcome", "applied");
+    /* a row whose tombstone is gone: nobody knows any more, the content is kept */
+    op = kit_op(&k, &a, OP_UPDATE, "pins", "p0001", "{\"title\":\"late\"}");
+    kit_base(&k, &a, &op, 4, "{\"title\":\"t\"}");
+    r = kit_push(&k, &a, &op, 1);
+    assert_text(r, "results.0.outcome", "conflict");
+    kit_deinit(&k);
+}
+
+static void a_slow_device_holds_the_log_until_it_is_forced(void **state) {
+    (void)state;
+    static const retain_policy policy = {.log_ms = 10 * DAY,
+                                         .log_max_ms = 20 * DAY,
+                                         .ledger_ms = 400 * DAY,
+                                         .conflicts_ms = RETAIN_FOREVER,
+                                         .device_ms = 400 * DAY};
+    kit k;
+    open_with(&k, &policy);
+    fill(&k, 20);
+    kit_device b = {0};
+    k.now_ms += 9 * DAY;
+    b = kit_register(&k, B, "ana", "field"); /* seen, and has fetched nothing */
+    k.now_ms += 2 * DAY;
+    clean(&k);
+    assert_int_equal(number(&k, "SELECT horizon FROM godwit_scope"), 0);
+    k.now_ms += 9 * DAY + 1;
+    confirm(&k, &b);
+    k.now_ms += 1;
+    clean(&k);
+    assert_int_equal(number(&k, "SELECT horizon FROM godwit_scope"), 41);
+    assert_int_equal(number(&k, "SELECT count(*) FROM godwit_change WHERE commit_seq <= 41"), 0);
+    kit_deinit(&k);
+}
+
+static void the_ledger_goes_later_and_never_what_is_unconfirmed(void **state) {
+    (void)state;
+    static const retain_policy policy = {.log_ms = DAY,
+                                         .log_max_ms = DAY,
+                                         .log_commits = 5,
+                                         .ledger_ms = 10 * DAY,
+                                         .conflicts_ms = RETAIN_FOREVER,
+                                         .device_ms = 30 * DAY};
+    kit k;
+    open_with(&k, &policy);
+    kit_device a = fill(&k, 50);
+    kit_device b = kit_register(&k, B, "ana", "field");
+    assert_status(kit_push_one(&k, &b, OP_CREATE, "pins", "b", "{\"title\":\"b\"}"), 200);
+    confirm(&k, &a);
+    k.now_ms += 11 * DAY;
+    for (int i = 0; i < 8; i++) {
+        confirm(&k, &a);
+    }
+    clean(&k);
+    assert_int_equal(number(&k, "SELECT ledger_floor FROM godwit_scope"), 102);
+    assert_int_equal(number(&k, "SELECT min(commit_seq) FROM godwit_commit"), 103);
+    /* the other device has never said that it has its answer */
+    assert_int_equal(number(&k, "SELECT count(*) FROM godwit_op WHERE commit_seq <= 102"), 1);
+    /* an operation that claims to be older than what is remembered is never executed */
+    wire_op op = kit_op(&k, &b, OP_CREATE, "pins", "again", "{\"title\":\"x\"}");
+    op.rekeyed = true;
+    op.lsn = 3;
+    kit_answer r = kit_push(&k, &b, &op, 1);
+    assert_text(r, "results.0.outcome", "conflict");
+    assert_text(r, "results.0.error.code", "unverifiable");
+    k.now_ms += 31 * DAY;
+    clean(&k);
+    assert_string_equal(kit_sql(&k, "SELECT state FROM godwit_device WHERE device_id = '" B "'"),
+                        "retired");
+    assert_problem(kit_push_one(&k, &b, OP_CREATE, "pins", "c", "{}"), 409, "device-retired");
+    kit_deinit(&k);
+}
+
+static void keys_of_callers_without_a_stream_go_with_the_ledger(void **state) {
+    (void)state;
+    static const retain_policy policy = {.log_ms = DAY,
+                                         .log_max_ms = DAY,
+                                         .ledger_ms = 10 * DAY,
+                                         .conflicts_ms = 5 * DAY,
+                                         .device_ms = RETAIN_FOREVER};
+    kit k;
+    open_with(&k, &policy);
+    const char *body =
+        "{\"deviceId\":\"tool\",\"operations\":[{\"id\":\"1\",\"operation\":\"create\","
+        "\"entityType\":\"pins\",\"entityId\":\"p\",\"idempotencyKey\":\"k1\","
+        "\"payload\":{\"title\":\"x\"}}]}";
+    assert_status(kit_push_text(&k, body), 200);
+    k.now_ms += 9 * DAY;
+    clean(&k);
+    assert_int_equal(number(&k, "SELECT count(*) FROM godwit_idem"), 1);
+    k.now_ms += 2 * DAY;
+    clean(&k);
+    assert_int_equal(number(&k, "SELECT count(*) FROM godwit_idem"), 0);
+    kit_deinit(&k);
+}
+
+static void one_step_is_short_and_many_finish(void **state) {
+    (void)state;
+    static const retain_policy policy = {.log_ms = DAY,
+                                         .log_max_ms = DAY,
+                                         .ledger_ms = 10 * DAY,
+                                         .conflicts_ms = RETAIN_FOREVER,
+                                         .device_ms = RETAIN_FOREVER};
+    kit k;
+    open_with(&k, &policy);
+    kit_device a = fill(&k, 400);
+    confirm(&k, &a);
+    k.now_ms += 2 * DAY;
+    assert_true(service_janitor(k.s, 0)); /* a few hundred rows, and there are more */
+    int64_t left = number(&k, "SELECT count(*) FROM godwit_change");
+    assert_true(left > 500 && left < 802);
+    clean(&k);
+    assert_int_equal(number(&k, "SELECT count(*) FROM godwit_change"), 0);
+    assert_string_equal(kit_sql(&k, "SELECT group_concat(id) FROM pins"), "keep");
+    kit_deinit(&k);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_log_shrinks_and_rows_stay),
+        cmocka_unit_test(a_slow_device_holds_the_log_until_it_is_forced),
+        cmocka_unit_test(the_ledger_goes_later_and_never_what_is_unconfirmed),
+        cmocka_unit_test(keys_of_callers_without_a_stream_go_with_the_ledger),
+        cmocka_unit_test(one_step_is_short_and_many_finish),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
