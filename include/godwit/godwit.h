@@ -156,15 +156,24 @@ GODWIT_API godwit_status godwit_notify_network(godwit *g) GODWIT_MUST_USE;
 
 /* ---- Looking ---- */
 
-/* The requirements' SyncMetrics. Times are ms since 1970 UTC, 0 = never. */
+/* The requirements' SyncMetrics, also the view godwit_metrics. Kept as counters: reading them costs the
+ * same whatever the queue's length. Times are ms since 1970 UTC, 0 = never. */
 typedef struct {
     int64_t queue_length;       /* operations captured and not retired */
     int64_t pending_operations; /* waiting or in flight */
     int64_t failed_operations;  /* rejected or blocked, unresolved */
-    int64_t conflicts_detected;
-    int64_t last_successful_sync_ms;
-    int64_t oldest_pending_age_ms;
+    int64_t conflicts_detected; /* entries of the ledger on this device; by kind and state: the view
+                                   godwit_conflict_counts */
+    int64_t last_successful_sync_ms; /* of a pass that sent and fetched everything */
+    int64_t oldest_pending_age_ms;   /* the one to raise an alarm on; 0 = nothing is pending */
     int64_t feed_lag;           /* head seen - cursor */
+    int64_t avg_sync_latency_ms;/* from a change to its commit on the server, by the server's clock; an
+                                   average that moves an eighth of the way to each new value; -1 = none yet */
+    int64_t ack_round_trip_ms;  /* from sending operations to the answer, averaged likewise; -1 = none yet */
+    int64_t conflicts_open;     /* of the conflicts: they wait for a person */
+    int64_t retries;            /* requests that failed and were put off, ever; by class: the view
+                                   godwit_retry_counts */
+    int64_t failures;           /* of them in a row now; 0 = the last request succeeded */
 } godwit_metrics;
 GODWIT_API godwit_status godwit_get_metrics(godwit *g, godwit_metrics *out) GODWIT_MUST_USE;
 

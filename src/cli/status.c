@@ -70,6 +70,33 @@ static void int_member(bytes *b, bool *first, const char *name, int64_t n) {
     json_write_int(b, n);
 }
 
+/* An average: null as long as there is none. */
+static void average_member(bytes *b, bool *first, const char *name, int64_t ms) {
+    json_key(b, first, name);
+    if (ms >= 0) {
+        json_write_int(b, ms);
+    } else {
+        bytes_text(b, "null");
+    }
+}
+
+/* Rows (name, name or NULL, number) as {"a:b":n}. */
+static void json_rows(status_view *v, bytes *b, const char *sql) {
+    sqlite3_stmt *stmt = NULL;
+    bool first = true;
+    int code = cli_prepare(v->g, sql, &stmt);
+    bytes_char(b, '{');
+    while (code == CLI_GO && sqlite3_step(stmt) == SQLITE_ROW) {
+        const char *more = (const char *)sqlite3_column_text(stmt, 1);
+        char name[96];
+        snprintf(name, sizeof name, "%s%s%s", (const char *)sqlite3_column_text(stmt, 0),
+                 more ? ":" : "", more ? more : "");
+        int_member(b, &first, name, sqlite3_column_int64(stmt, 2));
+    }
+    bytes_char(b, '}');
+    sqlite3_finalize(stmt);
+}
+
 static int json_tables(status_view *v, bytes *b) {
     sqlite3_stmt *stmt = NULL;
     bool first = true;
@@ -102,7 +129,17 @@ static int print_json(status_view *v) {
     int_member(&b, &first, "conflictsDetected", m->conflicts_detected);
     int_member(&b, &first, "lastSuccessfulSync", m->last_successful_sync_ms);
     int_member(&b, &first, "oldestPendingAgeMs", m->oldest_pending_age_ms);
+    int_member(&b, &first, "oldestPendingAgeSeconds", m->oldest_pending_age_ms / 1000);
     int_member(&b, &first, "feedLag", m->feed_lag);
+    average_member(&b, &first, "avgSyncLatency", m->avg_sync_latency_ms);
+    average_member(&b, &first, "ackRoundTripMs", m->ack_round_trip_ms);
+    int_member(&b, &first, "conflictsOpen", m->conflicts_open);
+    json_key(&b, &first, "conflicts");
+    json_rows(v, &b, "SELECT kind, state, n FROM godwit_conflict_counts ORDER BY kind, state");
+    int_member(&b, &first, "retries", m->retries);
+    json_key(&b, &first, "retriesByClass");
+    json_rows(v, &b, "SELECT class, NULL, n FROM godwit_retry_counts ORDER BY class");
+    int_member(&b, &first, "failures", m->failures);
     int_member(&b, &first, "nextAttempt", v->next_attempt_ms);
     text_member(&b, &first, "lastError", v->last_error);
     bytes_char(&b, '}');
@@ -129,9 +166,10 @@ static void print_queue(const status_view *v, int64_t now_ms) {
         printf(" (oldest: %s)", cli_ago(now_ms - m->oldest_pending_age_ms, now_ms, age));
     }
     const char *red = m->failed_operations ? cli_style_on(stdout, CLI_RED) : "";
-    printf(", %s%lld failed%s, %lld conflict%s\n", red, (long long)m->failed_operations,
+    printf(", %s%lld failed%s, %lld conflict%s", red, (long long)m->failed_operations,
            m->failed_operations ? cli_style_off(stdout) : "", (long long)m->conflicts_detected,
            m->conflicts_detected == 1 ? "" : "s");
+    printf(m->conflicts_open ? " (%lld open)\n" : "\n", (long long)m->conflicts_open);
     if (m->failed_operations) {
         printf("%-11s 'godwit queue APP.db list --failed' shows why\n", "");
     }
@@ -155,6 +193,15 @@ static int print_text(status_view *v, const char *path) {
     line("Last sync", v->metrics.last_successful_sync_ms
                           ? cli_ago(v->metrics.last_successful_sync_ms, now_ms, when)
                           : "never");
+    if (v->metrics.avg_sync_latency_ms >= 0) {
+        printf("%-11s %.1f s from a change to the server on average, %lld ms per answer\n",
+               "Latency", (double)v->metrics.avg_sync_latency_ms / 1000,
+               (long long)v->metrics.ack_round_trip_ms);
+    }
+    if (v->metrics.failures) {
+        printf("%-11s %lld in a row, %lld in all\n", "Failures", (long long)v->metrics.failures,
+               (long long)v->metrics.retries);
+    }
     if (v->metrics.feed_lag > 0) {
         printf("%-11s %lld commits behind\n", "Feed", (long long)v->metrics.feed_lag);
     }

@@ -132,6 +132,15 @@ static godwit_status advance(godwit *g, pump *p) {
     return status;
 }
 
+/* The server's clock against ours, and how long operations took to be answered. */
+static void note_times(godwit *g, const pump *p, const push_answer *answer) {
+    int64_t took_ms = client_mono_ms(g) - p->request.made_mono_ms, server_ms = 0;
+    g->round_trip_ms = answer->result_count && took_ms >= 0 ? took_ms : -1;
+    if (took_ms >= 0 && wire_time_parse(answer->server_time, &server_ms)) {
+        g->clock_ahead_ms = server_ms - (p->request.made_wall_ms + took_ms / 2);
+    }
+}
+
 static godwit_status take_sync(godwit *g, pump *p, arena *a, slice body, bool *more,
                                round_problem *kind) {
     push_answer answer;
@@ -140,6 +149,7 @@ static godwit_status take_sync(godwit *g, pump *p, arena *a, slice body, bool *m
     if (status != GODWIT_OK) {
         return status;
     }
+    note_times(g, p, &answer);
     status = settle_answer(g, p->request.scope, bytes_view(&p->request.cursor), &answer,
                            answer.has_changes ? &answer.changes : NULL, &counts);
     if (status != GODWIT_OK) {
@@ -215,8 +225,32 @@ static godwit_status blame_ops(godwit *g, const pump *p, slice code, slice detai
                : status;
 }
 
-static godwit_status store_wait(godwit *g, const pump *p) {
-    char key[160], text[48];
+static const char *class_of(round_problem kind) {
+    switch (kind) {
+    case PROBLEM_TRANSPORT:
+        return "transport";
+    case PROBLEM_BUSY:
+        return "busy";
+    case PROBLEM_UNAUTHENTICATED:
+    case PROBLEM_FORBIDDEN:
+        return "auth";
+    case PROBLEM_DEVICE_UNKNOWN:
+    case PROBLEM_IDENTITY:
+    case PROBLEM_BOOTSTRAP:
+        return "identity";
+    case PROBLEM_NONE:
+    case PROBLEM_TOO_LARGE:
+    case PROBLEM_SCHEMA:
+    case PROBLEM_UNSUPPORTED:
+    case PROBLEM_PROTOCOL:
+        break;
+    }
+    return "protocol";
+}
+
+static godwit_status store_wait(godwit *g, const pump *p, round_problem kind, slice error) {
+    char key[160], text[48], counter[32];
+    snprintf(counter, sizeof counter, "retry:%s", class_of(kind));
     snprintf(key, sizeof key, "round:" SLICE_FMT, SLICE_ARG(p->request.scope));
     snprintf(text, sizeof text, "%d %d", p->round.max_ops, p->round.alone_failures);
     godwit_status status = client_meta_set_int(g, "failures", p->round.failures);
@@ -226,22 +260,30 @@ static godwit_status store_wait(godwit *g, const pump *p) {
     if (status == GODWIT_OK) {
         status = client_meta_set_int(g, "last_attempt_ms", client_wall_ms(g));
     }
+    if (status == GODWIT_OK) {
+        status = client_meta_set(g, "last_error", error);
+    }
+    if (status == GODWIT_OK) {
+        status = count_add(g, counter, 1);
+    }
     return status == GODWIT_OK ? client_meta_set(g, key, slice_of(text)) : status;
 }
 
-godwit_status answer_blame(godwit *g, pump *p, int http, slice type, slice detail, bool counts) {
+godwit_status answer_blame(godwit *g, pump *p, int http, round_problem kind, slice type,
+                           slice detail) {
+    bool counts = kind == PROBLEM_PROTOCOL || kind == PROBLEM_TOO_LARGE;
     char code[32];
     snprintf(code, sizeof code, "http-%d", http);
     godwit_status status = db_begin(&g->db);
     if (status != GODWIT_OK) {
         return status;
     }
+    slice name = type.len ? type : http ? slice_of(code) : SLICE("unreachable");
     if (p->request.last_seq) {
-        slice name = type.len ? type : http ? slice_of(code) : SLICE("unreachable");
         status = blame_ops(g, p, name, detail, counts);
     }
     if (status == GODWIT_OK) {
-        status = store_wait(g, p);
+        status = store_wait(g, p, kind, name);
     }
     if (status == GODWIT_OK) {
         status = db_commit(&g->db);

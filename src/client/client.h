@@ -45,6 +45,8 @@ struct godwit {
     client_registry registry;
     struct pump *pump;       /* created on first use by pump.c */
     bool in_call;
+    int64_t clock_ahead_ms;  /* the server's clock less ours, as of the last answer that told it */
+    int64_t round_trip_ms;   /* of the answer being taken, if it carried results; -1 = none */
 };
 
 /* api.c: message helper. Returns `status` so that `return fail(g, GODWIT_INVALID, "...")` reads well. */

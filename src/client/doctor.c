@@ -6,6 +6,7 @@
  *   capture-off        the engine's own switch was left off                         fix: switch on
  *   unknown-rows, changed-rows, missing-rows   changes that were not captured       fix: queue them
  *   durability         the connection's settings could lose changes
+ *   counters           the numbers of godwit_metrics differ from a recount          fix: recount
  *   failed             operations the server refused, waiting for a person
  *   log-counter        the log has lost its newest row: numbers could repeat
  *   damaged            SQLite finds the file damaged
@@ -15,6 +16,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "client/count.h"
 #include "client/track.h"
 
 typedef struct {
@@ -132,6 +134,17 @@ static godwit_status check_tables(doctor *d) {
     return status;
 }
 
+static godwit_status check_counters(doctor *d) {
+    char what[120] = "";
+    int64_t wrong = 0;
+    godwit_status status = count_check(d->g, &wrong, what, sizeof what);
+    if (status == GODWIT_OK && wrong) {
+        finding(d, "counters", true, "godwit_metrics does not count right: %s", what);
+        status = d->fix ? count_again(d->g) : GODWIT_OK;
+    }
+    return status;
+}
+
 static godwit_status check_log(doctor *d) {
     int64_t off = 0;
     int64_t lost = 0;
@@ -164,6 +177,9 @@ static godwit_status check_log(doctor *d) {
     if (status == GODWIT_OK && migrating) {
         finding(d, "migration-open", false,
                 "a migration is open, so nothing is captured: call godwit_migrate('end')");
+    }
+    if (status == GODWIT_OK) {
+        status = check_counters(d);
     }
     if (status == GODWIT_OK) {
         status = db_int(base, &failed, "SELECT count(*) FROM godwit_dead_letters", "");

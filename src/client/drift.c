@@ -7,6 +7,7 @@
  *
  * Rows with undecided operations are left alone: they are expected to differ. Tables tracked with
  * {"initial":"ignore"} may hold rows nobody captured, so none of theirs is unknown. */
+#include "client/count.h"
 #include "client/track.h"
 #include "core/limits.h"
 
@@ -329,8 +330,11 @@ static godwit_status forget_row(scan *s, sqlite3_stmt *rows) {
         status = is_known(s, id, &known);
     }
     if (status == GODWIT_OK && !known) {
-        status = db_run(&s->g->db, "DELETE FROM godwit_log WHERE lsn = ?1", "i",
-                        sqlite3_column_int64(rows, 0));
+        int64_t lsn = sqlite3_column_int64(rows, 0);
+        status = db_run(&s->g->db, "DELETE FROM godwit_log WHERE lsn = ?1", "i", lsn);
+        if (status == GODWIT_OK) {
+            status = count_gap(s->g, lsn, lsn);
+        }
     }
     return status;
 }
@@ -365,6 +369,10 @@ godwit_status drift_forget_unknown(godwit *g, const client_table *t, int64_t aft
     db_done(&g->db, rows);
     if (status == GODWIT_OK) {
         status = db_exec(&g->db, "DELETE FROM temp.godwit_dirty");
+    }
+    if (status == GODWIT_OK) { /* numbers behind the newest row are free again */
+        status = db_exec(&g->db, "DELETE FROM godwit_gap WHERE last > (SELECT coalesce(max(lsn), 0)"
+                                 " FROM godwit_log)");
     }
     bytes_deinit(&b);
     arena_deinit(&s.row);

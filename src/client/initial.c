@@ -6,6 +6,7 @@
  * short transaction of its own. Sealing stops below a range that is still being filled
  * (godwit_initial); a crash loses nothing, the next call goes on. Each row is a group of its own:
  * the hook that marks groups is not touched here. */
+#include "client/count.h"
 #include "client/track.h"
 
 #define CHUNK_ROWS   1000
@@ -237,9 +238,32 @@ static godwit_status chunk(godwit *g, const client_table *t, bool *done) {
         *done = f.rows < limit;
     }
     if (status == GODWIT_OK && *done) {
+        status = count_gap(g, f.next_lsn, end - 1);
+    }
+    if (status == GODWIT_OK && *done) {
         status = db_run(&g->db, "DELETE FROM godwit_initial WHERE tbl = ?1", "i", t->tbl);
     }
     return status;
+}
+
+/* The table is no longer tracked: what is queued of it stays. */
+static godwit_status forget_range(godwit *g, int64_t tbl) {
+    int64_t next = 0, end = 0;
+    godwit_status status =
+        db_int(&g->db, &next, "SELECT next_lsn FROM godwit_initial WHERE tbl = ?1", "i", tbl);
+    if (status == GODWIT_NOT_FOUND) { /* another process was faster */
+        return GODWIT_OK;
+    }
+    if (status == GODWIT_OK) {
+        status =
+            db_int(&g->db, &end, "SELECT end_lsn FROM godwit_initial WHERE tbl = ?1", "i", tbl);
+    }
+    if (status == GODWIT_OK) {
+        status = count_gap(g, next, end - 1);
+    }
+    return status == GODWIT_OK
+               ? db_run(&g->db, "DELETE FROM godwit_initial WHERE tbl = ?1", "i", tbl)
+               : status;
 }
 
 static godwit_status finish_table(godwit *g, int64_t tbl) {
@@ -255,7 +279,7 @@ static godwit_status finish_table(godwit *g, int64_t tbl) {
         status = client_meta_int(g, "registry_version", 0, &version);
         if (status == GODWIT_OK && (!t || !t->active)) {
             done = true;
-            status = db_run(&g->db, "DELETE FROM godwit_initial WHERE tbl = ?1", "i", tbl);
+            status = forget_range(g, tbl);
         } else if (status == GODWIT_OK && version != g->registry.registry_version) {
             done = true; /* somebody is changing tables: the next call knows how they look */
         } else if (status == GODWIT_OK) {

@@ -17,7 +17,8 @@ godwit_status godwit_get_metrics(godwit *g, godwit_metrics *out) {
     status = db_prepare(&g->db,
                         "SELECT queue_length, pending_operations, failed_operations,"
                         " conflicts_detected, last_successful_sync_ms, oldest_pending_age_ms,"
-                        " feed_lag FROM godwit_metrics",
+                        " feed_lag, coalesce(avg_sync_latency_ms, -1), coalesce(ack_round_trip_ms,"
+                        " -1), conflicts_open, retries, failures FROM godwit_metrics",
                         &stmt);
     if (status == GODWIT_OK) {
         status = db_step(&g->db, stmt, &row);
@@ -29,7 +30,12 @@ godwit_status godwit_get_metrics(godwit *g, godwit_metrics *out) {
                                 .conflicts_detected = sqlite3_column_int64(stmt, 3),
                                 .last_successful_sync_ms = sqlite3_column_int64(stmt, 4),
                                 .oldest_pending_age_ms = sqlite3_column_int64(stmt, 5),
-                                .feed_lag = sqlite3_column_int64(stmt, 6)};
+                                .feed_lag = sqlite3_column_int64(stmt, 6),
+                                .avg_sync_latency_ms = sqlite3_column_int64(stmt, 7),
+                                .ack_round_trip_ms = sqlite3_column_int64(stmt, 8),
+                                .conflicts_open = sqlite3_column_int64(stmt, 9),
+                                .retries = sqlite3_column_int64(stmt, 10),
+                                .failures = sqlite3_column_int64(stmt, 11)};
     }
     db_done(&g->db, stmt);
     return client_leave(g, status);

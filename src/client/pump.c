@@ -207,7 +207,11 @@ static godwit_status send(godwit *g, pump *p, round_phase phase, int max_ops) {
     if (status == GODWIT_OK) {
         p->request.phase = phase;
         p->request.id = ++p->last_id;
+        p->request.made_mono_ms = client_mono_ms(g);
+        p->request.made_wall_ms = client_wall_ms(g);
         p->report.requests++;
+        p->requests++;
+        p->sent_bytes += (int64_t)p->request.body.len;
     }
     return status;
 }
@@ -232,6 +236,9 @@ static godwit_status forget_failures(godwit *g, const pump *p) {
         status = client_meta_set(g, key, (slice){0});
     }
     if (status == GODWIT_OK) {
+        status = client_meta_set(g, "last_error", (slice){0});
+    }
+    if (status == GODWIT_OK) {
         status = db_commit(&g->db);
     }
     if (status != GODWIT_OK) {
@@ -250,10 +257,37 @@ static void leave_scope(godwit *g, pump *p, godwit_status status) {
     p->round.phase = ROUND_IDLE;
 }
 
+/* Both sides agree: notes when, and what it took. */
+static godwit_status note_success(godwit *g, pump *p) {
+    godwit_status status = db_begin(&g->db);
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    status = client_meta_set_int(g, "last_sync_ms", client_wall_ms(g));
+    if (status == GODWIT_OK) {
+        status = count_add(g, "requests", p->requests);
+    }
+    if (status == GODWIT_OK) {
+        status = count_add(g, "bytes:sent", p->sent_bytes);
+    }
+    if (status == GODWIT_OK) {
+        status = count_add(g, "bytes:received", p->received_bytes);
+    }
+    if (status == GODWIT_OK) {
+        status = db_commit(&g->db);
+    }
+    if (status != GODWIT_OK) {
+        db_rollback(&g->db);
+        return status;
+    }
+    p->requests = p->sent_bytes = p->received_bytes = 0;
+    return GODWIT_OK;
+}
+
 static godwit_status finish_pass(godwit *g, pump *p) {
     godwit_status status = p->failure;
     if (status == GODWIT_OK) {
-        status = client_meta_set_int(g, "last_sync_ms", client_wall_ms(g));
+        status = note_success(g, p);
     } else {
         status = client_fail(g, p->failure, "%s", p->reason);
     }
@@ -371,10 +405,6 @@ pump_kind pump_step(godwit *g, pump *p, godwit_status *status) {
 
 /* ---- Answers ---- */
 
-static bool counts_as_attempt(round_problem kind) {
-    return kind == PROBLEM_PROTOCOL || kind == PROBLEM_TOO_LARGE;
-}
-
 static void explain(godwit *g, int http, const problem *found, const char *reason) {
     if (http == 0) {
         (void)client_fail(g, GODWIT_UNREACHABLE, "the server could not be reached: %s",
@@ -416,8 +446,7 @@ static godwit_status take_failure(godwit *g, pump *p, int http, const problem *f
     if (action.kind == ROUND_WAIT) {
         status = wait_until(g, p, &action);
     }
-    godwit_status stored =
-        answer_blame(g, p, http, found->type, slice_of(g->message), counts_as_attempt(kind));
+    godwit_status stored = answer_blame(g, p, http, kind, found->type, slice_of(g->message));
     if (stored != GODWIT_OK) {
         return stored;
     }
@@ -447,6 +476,7 @@ godwit_status pump_answer(godwit *g, pump *p, const godwit_http_answer *answer) 
     arena_init(&a, g->allocator, 0);
     godwit_status status = GODWIT_OK;
     bool good = answer->status >= 200 && answer->status < 300;
+    p->received_bytes += (int64_t)answer->body_bytes;
     if (good) {
         status = answer_take(g, p, body, &more, &kind);
         if (status == GODWIT_IDENTITY) { /* this scope stops; its queue is intact */

@@ -5,6 +5,7 @@
 #define CLIENT_PUMP_H
 
 #include "client/bootstrap.h"
+#include "client/count.h"
 #include "transport/transport.h"
 
 #define REQUEST_TIMEOUT_MS     30000
@@ -22,6 +23,7 @@ typedef struct {
     bytes cursor;                /* cursor or snapshot token it was asked with */
     int64_t first_seq, last_seq; /* operations it carries; 0 = none */
     char declaration[65];        /* registration: hash of what is declared */
+    int64_t made_mono_ms, made_wall_ms;
 } pump_request;
 
 typedef struct pump {
@@ -41,6 +43,7 @@ typedef struct pump {
     transport *transport;
     bytes json; /* what godwit_next gave out */
     godwit_sync_report report;
+    int64_t requests, sent_bytes, received_bytes; /* not yet in the counters */
 } pump;
 
 godwit_status pump_of(godwit *g, pump **out) MUST_USE;
@@ -68,8 +71,8 @@ godwit_status request_first_lsn(godwit *g, slice scope, int64_t *lsn) MUST_USE;
 godwit_status answer_take(godwit *g, pump *p, slice body, bool *more,
                           round_problem *problem) MUST_USE;
 /* Stores what failed and until when to wait. */
-godwit_status answer_blame(godwit *g, pump *p, int http, slice type, slice detail,
-                           bool counts) MUST_USE;
+godwit_status answer_blame(godwit *g, pump *p, int http, round_problem kind, slice type,
+                           slice detail) MUST_USE;
 
 /* ---- quarantine.c ---- */
 /* Gives up the first group that waits to be sent: it keeps its place as voids. */

@@ -59,6 +59,7 @@ godwit_status quarantine_first(godwit *g, slice scope) {
 typedef struct {
     int64_t lsn;
     op_kind kind;
+    op_state state;
     const client_table *t;
     slice id, scope, entity, entity_id, payload;
 } refused_op;
@@ -108,6 +109,7 @@ static godwit_status load_refused(godwit *g, arena *a, const char *id, refused_o
     if (status == GODWIT_OK && resolved) {
         return client_fail(g, GODWIT_MISUSE, "operation %.36s has been dealt with already", id);
     }
+    op->state = state;
     return status == GODWIT_OK && (a->failed || !op->t) ? GODWIT_NOMEM : status;
 }
 
@@ -191,6 +193,9 @@ static godwit_status supersede(settle *s, const refused_op *op, const char *how,
             s->d, "UPDATE godwit_outcome SET resolution = ?2, resolution_op = ?3 WHERE lsn = ?1",
             "iss", op->lsn, slice_of(how), slice_of(id));
     }
+    if (status == GODWIT_OK) {
+        status = count_resolved(s->g, op->state);
+    }
     if (status == GODWIT_OK && new_id) {
         memcpy(new_id, id, sizeof id);
     }
@@ -262,7 +267,12 @@ static godwit_status discard(godwit *g, const char *id, const char *reason) {
     char at[32];
     wire_time_write(client_wall_ms(g), at);
     arena_init(&a, g->allocator, 0);
-    godwit_status status = load_refused(g, &a, id, &op);
+    godwit_status status = db_begin(&g->db);
+    if (status != GODWIT_OK) {
+        arena_deinit(&a);
+        return status;
+    }
+    status = load_refused(g, &a, id, &op);
     if (status == GODWIT_OK) {
         status = db_run(
             &g->db,
@@ -270,6 +280,15 @@ static godwit_status discard(godwit *g, const char *id, const char *reason) {
             " payload, base, resolution) SELECT lsn, idempotency_key, ?2, state, 'discarded', ?3,"
             " payload, base, 'discarded' FROM godwit_op WHERE lsn = ?1",
             "iss", op.lsn, slice_of(at), slice_of(reason ? reason : ""));
+    }
+    if (status == GODWIT_OK) {
+        status = count_resolved(g, op.state);
+    }
+    if (status == GODWIT_OK) {
+        status = db_commit(&g->db);
+    }
+    if (status != GODWIT_OK) {
+        db_rollback(&g->db);
     }
     arena_deinit(&a);
     return status;

@@ -9,6 +9,9 @@
 
 #include "core/limits.h"
 
+#define REPORT_BYTES       200
+#define ERROR_CODE_LETTERS "abcdefghijklmnopqrstuvwxyz0123456789-"
+
 /* ---- Identity and declaration ---- */
 
 godwit_status request_identity(godwit *g, arena *a, slice scope, slice *device_id) {
@@ -331,8 +334,34 @@ static godwit_status write_groups(push_builder *b) {
     return status;
 }
 
+/* What operators see of this device (semantics 13.3). */
+static godwit_status write_report(godwit *g, char out[REPORT_BYTES]) {
+    sqlite3_stmt *stmt = NULL;
+    bool row = false;
+    out[0] = 0;
+    godwit_status status =
+        db_prepare(&g->db,
+                   "SELECT pending_operations, failed_operations, oldest_pending_age_ms, (SELECT"
+                   " substr(v, 1, 64) FROM godwit_meta WHERE k = 'last_error') FROM godwit_metrics",
+                   &stmt);
+    if (status == GODWIT_OK) {
+        status = db_step(&g->db, stmt, &row);
+    }
+    if (status == GODWIT_OK && row) {
+        const char *error = (const char *)sqlite3_column_text(stmt, 3);
+        bool plain = error && *error && strspn(error, ERROR_CODE_LETTERS) == strlen(error);
+        snprintf(out, REPORT_BYTES,
+                 "{\"pending\":%lld,\"failed\":%lld,\"oldestPendingMs\":%lld,\"lastError\":%s%s%s}",
+                 (long long)sqlite3_column_int64(stmt, 0), (long long)sqlite3_column_int64(stmt, 1),
+                 (long long)sqlite3_column_int64(stmt, 2), plain ? "\"" : "",
+                 plain ? error : "null", plain ? "\"" : "");
+    }
+    db_done(&g->db, stmt);
+    return status;
+}
+
 static godwit_status build_push(push_builder *b) {
-    char at[32], report[48];
+    char at[32], report[REPORT_BYTES];
     int64_t first_lsn = INT64_MAX, next_seq = 1;
     int64_t now_ms = client_wall_ms(b->g);
     godwit_status status = load_head(b);
@@ -345,8 +374,9 @@ static godwit_status build_push(push_builder *b) {
         status = request_first_lsn(b->g, b->head.scope, &first_lsn);
     }
     wire_time_write(now_ms, at);
-    snprintf(report, sizeof report, "{\"pending\":%lld}",
-             (long long)(next_seq - 1 - b->head.acked_seq));
+    if (status == GODWIT_OK) {
+        status = write_report(b->g, report);
+    }
     b->head.timestamp = slice_of(at);
     b->head.wall_ms = now_ms;
     b->head.report = slice_of(report);

@@ -7,7 +7,7 @@
  * need no columns. */
 #include <stdio.h>
 
-#include "client/client.h"
+#include "client/count.h"
 
 /* godwit_log: op 1 create, 2 update, 3 delete, 4 queue (entity without a table: pk = entity id,
  * mask = kind 1..3, v0 = payload text), 5 replaced (a row that REPLACE removed: like delete). pk =
@@ -107,6 +107,8 @@ static const char *const steps[] = {
     "DROP TABLE godwit_conflict_old;"
     "UPDATE godwit_cursor SET state = 'bootstrap', boot_token = NULL WHERE state = 'staging';"
     "DELETE FROM godwit_meta WHERE k = 'stage_scope';",
+    /* counters, so that looking at them costs the same whatever the queue's length */
+    COUNT_TABLES,
 };
 
 /* The entity id of a captured row, as semantics 13.1 writes it. %s: text of part i. */
@@ -211,46 +213,6 @@ static const char dead_letters_view[] =
     " godwit_outcome AS x WHERE x.lsn = o.lsn AND"
     " x.resolution IS NOT NULL)";
 
-#define META_INT(key)                                                                              \
-    "coalesce((SELECT CAST(v AS INTEGER) FROM godwit_meta WHERE k = '" key "'), 0)"
-#define CAPTURED_COUNT "(SELECT count(*) FROM godwit_log WHERE lsn > " META_INT("sealed_lsn") ")"
-#define OPS_IN(states)                                                                             \
-    "(SELECT count(*) FROM godwit_op WHERE state IN (" states ") AND state <> 'retired')"
-
-static const char metrics_view[] =
-    "CREATE VIEW godwit_metrics AS SELECT " CAPTURED_COUNT
-    " + (SELECT count(*) FROM godwit_op WHERE"
-    " state <> 'retired') AS queue_length, " CAPTURED_COUNT " + " OPS_IN(
-        "'pending', 'parked'") " AS"
-                               " pending_operations, (SELECT count(*) FROM godwit_dead_letters "
-                               "WHERE status = 'failed') AS"
-                               " failed_operations, (SELECT count(*) FROM godwit_conflict) AS "
-                               "conflicts_detected, " META_INT(
-                                   "last_sync_ms") " AS last_successful_sync_ms, max(0, "
-                                                   "coalesce(CAST(((julianday('now') -"
-                                                   " 2440587.5) * 86400000) AS INTEGER) - "
-                                                   "min(coalesce((SELECT wall_ms FROM godwit_op "
-                                                   "WHERE state"
-                                                   " = 'pending' ORDER BY lsn LIMIT 1), 9e18), "
-                                                   "coalesce((SELECT CAST(round((wall - 2440587.5) "
-                                                   "*"
-                                                   " 86400000) AS INTEGER) FROM godwit_log WHERE "
-                                                   "lsn > " META_INT(
-                                                       "sealed_lsn") " ORDER BY lsn"
-                                                                     " LIMIT 1), 9e18)), 0)) AS "
-                                                                     "oldest_pending_age_ms, "
-                                                                     "max(0, coalesce((SELECT "
-                                                                     "sum(max(0,"
-                                                                     " CAST(m.v AS INTEGER) - "
-                                                                     "coalesce((SELECT commit_seq "
-                                                                     "FROM godwit_cursor AS c "
-                                                                     "WHERE c.scope ="
-                                                                     " substr(m.k, 6)), 0))) FROM "
-                                                                     "godwit_meta AS m WHERE m.k "
-                                                                     ">= 'head:' AND m.k < "
-                                                                     "'head;'), 0)) AS"
-                                                                     " feed_lag";
-
 static const char applying_view[] =
     "CREATE VIEW godwit_applying AS SELECT 1 - capture AS applying FROM godwit_state";
 
@@ -282,7 +244,10 @@ static godwit_status views(godwit *g, bool install, bool *current) {
         {"sync_queue", NULL, queue_view},
         {"godwit_conflicts", conflicts_view, NULL},
         {"godwit_dead_letters", dead_letters_view, NULL},
-        {"godwit_metrics", metrics_view, NULL},
+        {"godwit_captured", NULL, count_captured_view},
+        {"godwit_metrics", NULL, count_metrics_view},
+        {"godwit_conflict_counts", NULL, count_conflicts_view},
+        {"godwit_retry_counts", NULL, count_retries_view},
         {"godwit_row_status", NULL, row_status_view},
         {"godwit_applying", applying_view, NULL},
     };

@@ -451,7 +451,13 @@ static godwit_status forget(seal_run_state *s) {
     if (status == GODWIT_OK) {
         status = db_run(d, "DELETE FROM godwit_hint WHERE lsn <= ?1", "i", s->sealed_lsn);
     }
-    return status;
+    if (status == GODWIT_OK) {
+        status = db_run(d, "DELETE FROM godwit_gap WHERE last <= ?1", "i", s->sealed_lsn);
+    }
+    if (status == GODWIT_OK) {
+        status = count_ops(s->g, s->made);
+    }
+    return status == GODWIT_OK ? count_add(s->g, "failed", s->made[OP_REJECTED]) : status;
 }
 
 static godwit_status run(seal_run_state *s, int64_t limit, int64_t newest_lsn, bool *more) {

@@ -4,7 +4,7 @@
 #ifndef CLIENT_SEAL_H
 #define CLIENT_SEAL_H
 
-#include "client/client.h"
+#include "client/count.h"
 
 #define SEAL_WORDS         4  /* 63 columns each, as in the log */
 #define SEAL_LOOK_BITS_MAX 23 /* bloom filters of at most 1 MiB */
@@ -57,6 +57,7 @@ typedef struct {
     sqlite3_stmt *log, *ranges, *hints, *insert, *row_ops, *row_known, *add_dep;
     int at_v[252], at_o[252], at_k[16], at_m[SEAL_WORDS]; /* columns of `log`, -1 = none */
     int at_op, at_tbl, at_pk, at_mask, at_wall, at_nonce;
+    int64_t made[OP_STATE_COUNT]; /* operations, by the state they begin in */
     slice lineage, default_scope;
     seal_scope *scopes;
     size_t scope_count, scope_cap;

@@ -185,6 +185,7 @@ static godwit_status insert_op(seal_run_state *s, const seal_scope *scope, const
                    "ibsssss", row->lsn, (slice){(const char *)key, sizeof key}, slice_of(at),
                    slice_of(row->refused), parts.payload, parts.base, slice_of(REFUSED_DETAIL));
     }
+    s->made[row->refused ? OP_REJECTED : OP_PENDING]++;
     return status;
 }
 

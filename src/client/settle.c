@@ -346,6 +346,9 @@ godwit_status settle_answer(godwit *g, slice scope, slice cursor_before, const p
     if (status == GODWIT_OK && pull) {
         status = follows(g, scope, cursor_before, &fits);
     }
+    if (status == GODWIT_OK && push && push->result_count && g->round_trip_ms >= 0) {
+        status = count_average(g, "round_trip_ms", g->round_trip_ms);
+    }
     int64_t first = 0, last = 0;
     if (fits && pull->commit_count && !s.staging) {
         first = pull->commits[0].seq;

@@ -9,7 +9,7 @@
 #ifndef CLIENT_SETTLE_H
 #define CLIENT_SETTLE_H
 
-#include "client/client.h"
+#include "client/count.h"
 
 #define APPLY_SHAPES 12 /* statements kept per table: one per set of columns */
 
@@ -110,6 +110,7 @@ typedef struct {
     int64_t new_acked_seq;
     uint8_t new_acked_key[SHA256_BYTES];
     int64_t cursor_seq; /* before */
+    int64_t commit_at_ms, latency_ms; /* of the own commit being taken; -1 = nothing new in it */
     sqlite3_stmt *ops_of_row, *base_of_row, *put_base, *drop_base, *put_row, *drop_row, *move_op,
         *refuse_op;
     settle_counts counts;

@@ -93,12 +93,12 @@ static godwit_status scan_open(settle *s, own_scan *scan) {
         " sequence_number > 0)",
         "s", s->scope);
     if (status == GODWIT_OK) {
-        status =
-            db_prepare(s->d,
-                       "SELECT lsn, sequence_number, idempotency_key, state, tbl, entity_id,"
-                       " commit_seq FROM godwit_op WHERE lsn >= ?1 AND scope = ?2 AND device_id ="
-                       " ?3 AND sequence_number > 0 ORDER BY lsn",
-                       &scan->stmt);
+        status = db_prepare(
+            s->d,
+            "SELECT lsn, sequence_number, idempotency_key, state, tbl, entity_id,"
+            " commit_seq, wall_ms FROM godwit_op WHERE lsn >= ?1 AND scope = ?2 AND device_id ="
+            " ?3 AND sequence_number > 0 ORDER BY lsn",
+            &scan->stmt);
     }
     if (status == GODWIT_OK) {
         status = db_bind_int(s->d, scan->stmt, 1, start);
@@ -202,6 +202,12 @@ static godwit_status take_decision(settle *s, const own_scan *scan, const wire_r
                (feed || (commit_seq > 0 && commit_seq <= s->cursor_seq))) {
         e.event = OP_EVENT_FEED;
     }
+    if (feed && !e.hollow && s->commit_at_ms) { /* the oldest of each commit speaks for it */
+        int64_t made_ms = sqlite3_column_int64(scan->stmt, 7) + s->g->clock_ahead_ms;
+        int64_t took_ms = s->commit_at_ms - made_ms;
+        took_ms = took_ms > 0 ? took_ms : 0;
+        s->latency_ms = took_ms > s->latency_ms ? took_ms : s->latency_ms;
+    }
     godwit_status status = s->a.failed ? GODWIT_NOMEM : GODWIT_OK;
     if (status == GODWIT_OK && !e.hollow && e.event != OP_EVENT_ACK) {
         status =
@@ -251,6 +257,8 @@ static godwit_status take_own_commit(settle *s, own_scan *scan, const wire_commi
     if (commit->own_last >= s->next_seq) {
         return forked(s, commit->own_last);
     }
+    s->commit_at_ms = commit->at_ms;
+    s->latency_ms = -1;
     for (size_t i = 0; i < commit->own_count && status == GODWIT_OK; i++) {
         const wire_result *result = &commit->own_results[i];
         bool found = false;
@@ -266,7 +274,10 @@ static godwit_status take_own_commit(settle *s, own_scan *scan, const wire_commi
         }
         status = take_decision(s, scan, result, commit->seq, !s->staging);
     }
-    return status;
+    s->commit_at_ms = 0;
+    return status == GODWIT_OK && s->latency_ms >= 0
+               ? count_average(s->g, "latency_ms", s->latency_ms)
+               : status;
 }
 
 godwit_status settle_take_own(settle *s, const pull_answer *page) {
@@ -520,6 +531,7 @@ static godwit_status write_move(settle *s, const own_event *e, op_state state) {
 godwit_status settle_move_ops(settle *s) {
     char at[32];
     int64_t deps = 0;
+    int64_t moved[OP_STATE_COUNT] = {0};
     godwit_status status = db_int(s->d, &deps, "SELECT EXISTS (SELECT 1 FROM godwit_dep)", "");
     wire_time_write(s->now_ms, at);
     for (size_t i = 0; i < s->event_count && status == GODWIT_OK; i++) {
@@ -531,6 +543,8 @@ godwit_status settle_move_ops(settle *s) {
                                op_state_name(e->from));
         }
         bool refusal = state == OP_REJECTED || state == OP_CONFLICT || state == OP_BLOCKED;
+        moved[e->from]--;
+        moved[state]++;
         status = refusal && !e->hollow ? write_refusal(s, e, state, slice_of(at))
                                        : write_move(s, e, state);
         if (status == GODWIT_OK && deps && (state == OP_RETIRED || e->hollow)) {
@@ -544,5 +558,9 @@ godwit_status settle_move_ops(settle *s) {
             s->needs_snapshot = true;
         }
     }
-    return status;
+    if (status == GODWIT_OK) {
+        status = count_ops(s->g, moved);
+    }
+    return status == GODWIT_OK ? count_add(s->g, "failed", moved[OP_REJECTED] + moved[OP_BLOCKED])
+                               : status;
 }

@@ -263,6 +263,14 @@ static godwit_status take_upsert(settle *s, touched *row, const wire_change *cha
     return status == GODWIT_OK ? image_set(&s->a, row->table, change->columns, &row->base) : status;
 }
 
+/* A record that came again, perhaps in another state: it is no longer counted as it was. */
+static godwit_status count_known_conflict(settle *s, slice conflict_id) {
+    return db_run(s->d,
+                  "UPDATE godwit_counter SET n = n - 1 WHERE name = (SELECT 'conflict:' || kind ||"
+                  " ':' || state FROM godwit_conflict WHERE scope = ?1 AND conflict_id = ?2)",
+                  "ss", s->scope, conflict_id);
+}
+
 godwit_status settle_take_conflict(settle *s, slice conflict_id, const json *columns) {
     slice entity = {0}, id = {0}, kind = SLICE("field"), state = SLICE("auto"), at = SLICE("");
     (void)json_text(json_get(columns, "entityType"), &entity);
@@ -274,7 +282,14 @@ godwit_status settle_take_conflict(settle *s, slice conflict_id, const json *col
     if (!t || !id.ptr) {
         return GODWIT_OK; /* of a table this device does not have */
     }
-    godwit_status status = db_run(
+    godwit_status status = count_known_conflict(s, conflict_id);
+    if (status == GODWIT_OK) {
+        status = count_conflict(s->g, kind, state, 1);
+    }
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    status = db_run(
         s->d,
         "INSERT INTO godwit_conflict (scope, conflict_id, tbl, pk, kind, body, state, at)"
         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (scope, conflict_id) DO UPDATE SET"

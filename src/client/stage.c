@@ -3,6 +3,7 @@
  * The columns have no type, so that a value stays exactly what it is. Which columns the server has
  * at all is remembered apart: a column only this device has must not be emptied by the swap. */
 #include "client/bootstrap.h"
+#include "client/count.h"
 
 #include <stdio.h>
 
@@ -171,11 +172,18 @@ godwit_status stage_conflict(settle *s, slice conflict_id) {
     return db_run(s->d, "INSERT OR IGNORE INTO godwit_stage_0 VALUES (?1)", "s", conflict_id);
 }
 
+#define GONE                                                                                       \
+    " FROM godwit_conflict WHERE scope = ?1 AND state = 'open' AND conflict_id NOT IN (SELECT id"  \
+    " FROM godwit_stage_0)"
+
 godwit_status stage_forget_conflicts(settle *s) {
-    return db_run(s->d,
-                  "DELETE FROM godwit_conflict WHERE scope = ?1 AND state = 'open' AND conflict_id"
-                  " NOT IN (SELECT id FROM godwit_stage_0)",
-                  "s", s->scope);
+    godwit_status status =
+        db_run(s->d,
+               "INSERT INTO godwit_counter(name, n) SELECT 'conflict:' || kind || ':open',"
+               " -count(*)" GONE " GROUP BY kind ON CONFLICT (name) DO UPDATE SET n = n +"
+               " excluded.n",
+               "s", s->scope);
+    return status == GODWIT_OK ? db_run(s->d, "DELETE" GONE, "s", s->scope) : status;
 }
 
 /* ---- The set of them ---- */

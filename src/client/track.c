@@ -5,6 +5,7 @@
  * transaction, so that the log always means what the registry says. */
 #include <stdio.h>
 
+#include "client/count.h"
 #include "client/track.h"
 #include "core/limits.h"
 
@@ -42,6 +43,33 @@ static void remap_mask(bytes *b, const client_table *now, const int *from, size_
     bytes_text(b, " END");
 }
 
+/* An update of nothing but dropped columns is nothing; the newest row stays, for its number. */
+static godwit_status drop_empty(godwit *g, const client_table *was, size_t words) {
+    bytes b;
+    bytes_init(&b, g->allocator, 0);
+    bytes_text(&b, " FROM godwit_log WHERE tbl = ?1 AND op = 2 AND lsn > coalesce((SELECT CAST(v AS"
+                   " INTEGER) FROM godwit_meta WHERE k = 'sealed_lsn'), 0) AND lsn < (SELECT"
+                   " max(lsn) FROM godwit_log) AND mask = 0");
+    for (size_t word = 1; word < words; word++) {
+        bytes_printf(&b, " AND coalesce(m%zu, 0) = 0", word);
+    }
+    arena a;
+    arena_init(&a, g->allocator, 0);
+    char *note = arena_printf(&a, "INSERT OR REPLACE INTO godwit_gap(last, n) SELECT lsn, 1%s",
+                              b.failed ? "" : b.ptr);
+    char *drop = arena_printf(&a, "DELETE%s", b.failed ? "" : b.ptr);
+    godwit_status status = b.failed || !note || !drop ? GODWIT_NOMEM : GODWIT_OK;
+    if (status == GODWIT_OK) {
+        status = db_run(&g->db, note, "i", was->tbl);
+    }
+    if (status == GODWIT_OK) {
+        status = db_run(&g->db, drop, "i", was->tbl);
+    }
+    arena_deinit(&a);
+    bytes_deinit(&b);
+    return status;
+}
+
 static godwit_status remap_log(godwit *g, const client_table *was, const client_table *now) {
     static const char letters[] = "vo";
     int from[COLUMNS_MAX];
@@ -69,16 +97,8 @@ static godwit_status remap_log(godwit *g, const client_table *was, const client_
     bytes_text(&b, " WHERE tbl = ?1 AND lsn > coalesce((SELECT CAST(v AS INTEGER) FROM godwit_meta"
                    " WHERE k = 'sealed_lsn'), 0)");
     godwit_status status = b.failed ? GODWIT_NOMEM : db_run(&g->db, b.ptr, "i", was->tbl);
-    /* an update of nothing but dropped columns is nothing; the newest row stays, for its number */
-    bytes_clear(&b);
-    bytes_text(&b,
-               "DELETE FROM godwit_log WHERE tbl = ?1 AND op = 2 AND lsn < (SELECT max(lsn) FROM"
-               " godwit_log) AND mask = 0");
-    for (size_t word = 1; word < words; word++) {
-        bytes_printf(&b, " AND coalesce(m%zu, 0) = 0", word);
-    }
     if (status == GODWIT_OK) {
-        status = b.failed ? GODWIT_NOMEM : db_run(&g->db, b.ptr, "i", was->tbl);
+        status = drop_empty(g, was, words);
     }
     bytes_deinit(&b);
     return status;

@@ -5,6 +5,8 @@
  * GODWIT_SEEDS: how many seeds (default 12); GODWIT_SEED: only that one. */
 #include "sync_kit.h"
 
+#include "client/count.h"
+
 #define DEVICES 3
 #define STEPS   60
 
@@ -148,6 +150,16 @@ static void check_once(world *w) {
     sqlite3_close(server.db);
 }
 
+/* The counters of godwit_metrics against a recount. */
+static void check_counters(device *d, uint64_t seed) {
+    char what[160] = "";
+    int64_t wrong = -1;
+    device_check(d, count_check(d->g, &wrong, what, sizeof what));
+    if (wrong) {
+        fail_msg("seed %llu: %s: %s", (unsigned long long)seed, d->path, what);
+    }
+}
+
 static void run_seed(uint64_t seed) {
     world w;
     world_init(&w, WORLD_SCHEMA);
@@ -165,6 +177,7 @@ static void run_seed(uint64_t seed) {
         } else {
             random_sync(&w, d);
         }
+        check_counters(d, seed);
     }
     w.faults = (faults){0};
     for (int round = 0; round < 4; round++) {
