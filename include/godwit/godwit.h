@@ -105,13 +105,47 @@ GODWIT_API godwit_status godwit_enqueue(godwit *g, const char *operation, const 
                                         const char *entity_id, const char *payload,
                                         const godwit_enqueue_options *options,
                                         char id[37]) GODWIT_MUST_USE;
-/* A refused operation (state rejected, blocked, conflict): queue it again as a new operation; with a new
- * payload (JSON object, replaces the whole payload); or give it up, with a reason. NOT_FOUND, MISUSE
- * (not in such a state). new_id: 37 bytes or NULL. */
+
+/* Operations that were refused (states rejected, blocked, conflict; view godwit_dead_letters) wait for a
+ * person. Their changes were taken back here, their content is kept. None of these calls needs the
+ * network; none may be made inside an open transaction.
+ *
+ * Making a change again gives a new operation that supersedes the refused one. With the operation that
+ * is named go: what was refused with it (a transaction comes back as one transaction, in its old order,
+ * without what was discarded), and whatever was held back only because of it. NOT_FOUND (no such
+ * operation), MISUSE (it was not refused, or has been dealt with; it depends on another refused one, or
+ * inside a transaction), INVALID, CONSTRAINT (the application's table refuses the change, or its row would
+ * point to one that is gone). new_id: 37 bytes or NULL. */
 GODWIT_API godwit_status godwit_retry(godwit *g, const char *id, char new_id[37]) GODWIT_MUST_USE;
+/* The same with a new payload: a JSON object that replaces the whole payload. */
 GODWIT_API godwit_status godwit_edit(godwit *g, const char *id, const char *payload,
                                      char new_id[37]) GODWIT_MUST_USE;
+typedef struct {
+    const char *id;
+    const char *payload; /* NULL = as it was */
+} godwit_repair;
+/* Called after the local commit for each operation concerned, those that were drawn in included. new_id ""
+ * where its transaction could not be made again: status and message say why. Texts are borrowed. */
+typedef void (*godwit_repair_fn)(void *context, const char *id, const char *new_id,
+                                 godwit_status status, const char *message);
+/* Retries and edits many at once. Each refused transaction stands or falls alone; the first failure of
+ * one that was named is returned, and nothing but that one (and what depends on it) stays behind. An
+ * id that can't be repaired at all changes nothing. repairs NULL, count 0: everything that waits. report
+ * may be NULL. */
+GODWIT_API godwit_status godwit_repair_many(godwit *g, const godwit_repair *repairs, size_t count,
+                                            godwit_repair_fn report, void *context) GODWIT_MUST_USE;
+/* Gives refused operations up; their content stays in godwit_outcome with the reason (at most 2,000
+ * bytes, or NULL). All or none. What depends on them stays where it is. */
 GODWIT_API godwit_status godwit_discard(godwit *g, const char *id, const char *reason) GODWIT_MUST_USE;
+GODWIT_API godwit_status godwit_discard_many(godwit *g, const char *const *ids, size_t count,
+                                             const char *reason) GODWIT_MUST_USE;
+/* What is not done, one JSON object per call of `line` (no newline at its end; borrowed; anything but 0
+ * ends it): waiting operations and refused ones, or only the latter, in the order they were made, with
+ * payload and base. Where no scope is known yet the newest have no payload. */
+typedef int (*godwit_line_fn)(void *context, const char *line, size_t line_bytes);
+GODWIT_API godwit_status godwit_export(godwit *g, int failed_only, godwit_line_fn line,
+                                       void *context) GODWIT_MUST_USE;
+
 /* Decides a conflict of the ledger (view godwit_conflicts, state open or auto). choice: "mine" = the values
  * of the operation that met the conflict (`ours` of the record), whichever device it came from; "theirs" =
  * what the server had then (`theirs`; where the record has none, the row as it is); or a JSON object of

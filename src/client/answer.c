@@ -160,7 +160,7 @@ static godwit_status take_sync(godwit *g, pump *p, arena *a, slice body, bool *m
         *kind = round_problem_of(200, answer.changes_problem);
         *kind = *kind == PROBLEM_NONE ? PROBLEM_PROTOCOL : *kind;
     }
-    *more = answer.has_changes && answer.changes.more;
+    *more = answer.has_changes ? answer.changes.more : p->request.push_only;
     status = note_head(g, p->request.scope, answer.has_changes ? answer.changes.head : answer.head);
     return status == GODWIT_OK ? advance(g, p) : status;
 }

@@ -32,7 +32,8 @@ godwit_status count_ops(godwit *g, const int64_t change[OP_STATE_COUNT]) {
 }
 
 godwit_status count_resolved(godwit *g, op_state state) {
-    return state == OP_REJECTED || state == OP_BLOCKED ? add(g, SLICE("failed"), -1) : GODWIT_OK;
+    bool failed = state == OP_REJECTED || state == OP_BLOCKED;
+    return failed ? add(g, SLICE("failed"), -1) : add(g, SLICE("decided"), 1);
 }
 
 godwit_status count_conflict(godwit *g, slice kind, slice state, int64_t n) {
@@ -100,7 +101,10 @@ void count_metrics_view(bytes *b, int64_t further_keys) {
     static const struct {
         const char *name, *value;
     } columns[] = {
-        {"queue_length", "captured + " SUM_OF("op", "")},
+        {"queue_length",
+         "captured + " COUNTER("op:pending") " + " COUNTER("op:parked") " + " COUNTER(
+             "op:acked") " + " COUNTER("failed") " + " COUNTER("op:conflict") " - " COUNTER("decide"
+                                                                                            "d")},
         {"pending_operations", "captured + " COUNTER("op:pending") " + " COUNTER("op:parked")},
         {"failed_operations", COUNTER("failed")},
         {"conflicts_detected", SUM_OF("conflict", "")},
@@ -150,7 +154,7 @@ void count_retries_view(bytes *b, int64_t further_keys) {
 /* ---- Recounting ---- */
 
 /* The counters that can be recounted; the others only grow. */
-#define KEPT "(name GLOB 'op:*' OR name = 'failed' OR name GLOB 'conflict:*')"
+#define KEPT "(name GLOB 'op:*' OR name = 'failed' OR name = 'decided' OR name GLOB 'conflict:*')"
 #define CAPTURED                                                                                   \
     "SELECT 'captured' AS name, (SELECT count(*) FROM godwit_log WHERE lsn > " SEALED ") AS n"
 #define CAPTURED_NOW "SELECT 'captured' AS name, captured AS n FROM godwit_captured"

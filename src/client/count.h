@@ -3,6 +3,7 @@
  *
  *   op:STATE              sealed operations in a state other than retired
  *   failed                rejected or blocked, and nobody has decided about them yet
+ *   decided               in conflict, and somebody has decided about them
  *   conflict:KIND:STATE   entries of the conflict ledger
  *   retry:CLASS           requests that failed and will be repeated, by what failed
  *   rekey, reconcile      changes of identity
@@ -57,7 +58,9 @@ void count_retries_view(bytes *b, int64_t further_keys);
     "SELECT 'op:' || state AS name, count(*) AS n FROM godwit_op WHERE state <> 'retired' GROUP BY" \
     " state UNION ALL SELECT 'failed', count(*) FROM godwit_op AS o WHERE o.state <> 'retired' AND" \
     " o.state IN ('rejected', 'blocked') AND NOT EXISTS (SELECT 1 FROM godwit_outcome AS x WHERE"   \
-    " x.lsn = o.lsn AND x.resolution IS NOT NULL) UNION ALL SELECT 'conflict:' || kind || ':' ||"   \
+    " x.lsn = o.lsn AND x.resolution IS NOT NULL) UNION ALL SELECT 'decided', count(*) FROM"         \
+    " godwit_op AS o WHERE o.state <> 'retired' AND o.state = 'conflict' AND EXISTS (SELECT 1 FROM"  \
+    " godwit_outcome AS x WHERE x.lsn = o.lsn AND x.resolution IS NOT NULL) UNION ALL SELECT 'conflict:' || kind || ':' ||"   \
     " state, count(*) FROM godwit_conflict GROUP BY kind, state"
 
 #endif

@@ -22,6 +22,7 @@ typedef struct {
     slice scope;
     bytes cursor;                /* cursor or snapshot token it was asked with */
     int64_t first_seq, last_seq; /* operations it carries; 0 = none */
+    bool push_only;              /* does not ask for the feed */
     char declaration[65];        /* registration: hash of what is declared */
     int64_t made_mono_ms, made_wall_ms;
 } pump_request;

@@ -153,7 +153,6 @@ static godwit_status load_head(push_builder *b) {
     b->head.cursor = cursor;
     b->head.confirmed_seq = b->head.acked_seq;
     b->head.first_seq = b->head.acked_seq + 1;
-    b->head.pull = true;
     bytes_clear(&b->p->request.cursor);
     bytes_slice(&b->p->request.cursor, cursor);
     return status;
@@ -381,6 +380,9 @@ static godwit_status build_push(push_builder *b) {
     b->head.wall_ms = now_ms;
     b->head.report = slice_of(report);
     b->head.has_ops = first_lsn != INT64_MAX && next_seq - 1 > b->head.acked_seq;
+    /* one group alone goes without the feed: if the answer can't be understood, it is this group's */
+    b->p->request.push_only = b->head.has_ops && b->max_ops == 1;
+    b->head.pull = !b->p->request.push_only;
     if (status == GODWIT_OK) {
         wire_push_begin(&b->p->request.body, &b->head);
     }
@@ -400,8 +402,9 @@ godwit_status request_sync(godwit *g, pump *p, int max_ops) {
     push_builder b = {.g = g, .p = p, .first = true, .max_ops = max_ops};
     arena_init(&b.a, g->allocator, 0);
     p->request.method = "POST";
-    bytes_text(&p->request.path, "/v1/sync");
     godwit_status status = build_push(&b);
+    bytes_text(&p->request.path, p->request.push_only ? "/v1/sync/operations" : "/v1/sync");
+    status = status == GODWIT_OK && p->request.path.failed ? GODWIT_NOMEM : status;
     db_done(&g->db, b.ops);
     db_done(&g->db, b.deps);
     arena_deinit(&b.a);

@@ -109,6 +109,12 @@ static const char *const steps[] = {
     "DELETE FROM godwit_meta WHERE k = 'stage_scope';",
     /* counters, so that looking at them costs the same whatever the queue's length */
     COUNT_TABLES,
+    /* from an operation to its conflicts; the few outcomes that can still change */
+    "ALTER TABLE godwit_conflict ADD COLUMN op_key TEXT;"
+    "UPDATE godwit_conflict SET op_key = json_extract(body, '$.opKey');"
+    "CREATE INDEX godwit_conflict_op ON godwit_conflict (op_key) WHERE op_key IS NOT NULL;"
+    "CREATE INDEX IF NOT EXISTS godwit_outcome_open ON godwit_outcome (outcome) WHERE resolution "
+    "IS NULL;",
 };
 
 /* The entity id of a captured row, as semantics 13.1 writes it. %s: text of part i. */
@@ -208,7 +214,11 @@ static const char dead_letters_view[] =
     " entity_type, o.entity_id AS entity_id, CASE o.state WHEN 'conflict' THEN 'conflict' ELSE"
     " 'failed' END AS status, o.last_error_code AS code, o.last_error AS detail, o.payload AS"
     " payload, coalesce((SELECT at FROM godwit_outcome AS x WHERE x.lsn = o.lsn ORDER BY x.id DESC"
-    " LIMIT 1), o.last_attempt_at, o.created_at) AS at FROM godwit_op AS o WHERE o.state IN"
+    " LIMIT 1), o.last_attempt_at, o.created_at) AS at, o.scope AS scope, o.group_first AS"
+    " group_first, (SELECT group_concat(p.id, ',') FROM godwit_dep AS d JOIN godwit_op AS p ON "
+    "p.lsn"
+    " = d.depends_on WHERE d.lsn = o.lsn) AS depends_on, o.lsn AS lsn FROM godwit_op AS o WHERE"
+    " o.state IN"
     " ('rejected', 'blocked', 'conflict') AND o.state <> 'retired' AND NOT EXISTS (SELECT 1 FROM"
     " godwit_outcome AS x WHERE x.lsn = o.lsn AND"
     " x.resolution IS NOT NULL)";

@@ -198,6 +198,9 @@ static godwit_status write_everything(settle *s) {
     if (status == GODWIT_OK) {
         status = settle_move_ops(s);
     }
+    if (status == GODWIT_OK && s->closes_conflict) {
+        status = settle_end_conflicts(s);
+    }
     if (status == GODWIT_OK) {
         status = check_history(s);
     }

@@ -101,6 +101,7 @@ typedef struct {
     bool overlay;                          /* some operation is pending or acked */
     bool deletes_parent;                   /* a row other rows may point to goes away */
     bool needs_snapshot;
+    bool closes_conflict; /* a conflict is, or came, decided by a person */
     bool staging;               /* a snapshot is being staged: the feed goes there */
     int foreign_keys, triggers; /* the connection's settings before */
     bool app_triggers;          /* triggers of the application's own fire while this writes */
@@ -172,6 +173,8 @@ godwit_status settle_retire_until(settle *s, int64_t seq) MUST_USE;
 /* Adds BLOCK events for everything that hard-depends on what was refused; then touches all rows. */
 godwit_status settle_cascade(settle *s) MUST_USE;
 godwit_status settle_move_ops(settle *s) MUST_USE;
+/* Operations that ended in a conflict wait for nobody once none of their conflicts is open. */
+godwit_status settle_end_conflicts(settle *s) MUST_USE;
 /* Refuses one operation here and now (poison, discard): event REJECT with a code. */
 godwit_status settle_refuse(settle *s, int64_t lsn, const char *code, slice detail) MUST_USE;
 

@@ -547,7 +547,8 @@ godwit_status settle_move_ops(settle *s) {
         moved[state]++;
         status = refusal && !e->hollow ? write_refusal(s, e, state, slice_of(at))
                                        : write_move(s, e, state);
-        if (status == GODWIT_OK && deps && (state == OP_RETIRED || e->hollow)) {
+        /* of a refused one they are kept: they say what goes with it when it is made again */
+        if (status == GODWIT_OK && deps && state == OP_RETIRED) {
             status = db_run(s->d, "DELETE FROM godwit_dep WHERE lsn = ?1", "i", e->lsn);
         }
         /* what an own REPLACE overwrote is known to nobody here; while it stands, the row shows it
@@ -562,5 +563,17 @@ godwit_status settle_move_ops(settle *s) {
         status = count_ops(s->g, moved);
     }
     return status == GODWIT_OK ? count_add(s->g, "failed", moved[OP_REJECTED] + moved[OP_BLOCKED])
+                               : status;
+}
+
+godwit_status settle_end_conflicts(settle *s) {
+    godwit_status status =
+        db_run(s->d,
+               "UPDATE godwit_outcome SET resolution = 'resolved' WHERE outcome = 'conflict' AND"
+               " resolution IS NULL AND EXISTS (SELECT 1 FROM godwit_conflict AS c WHERE c.op_key ="
+               " lower(hex(idempotency_key))) AND NOT EXISTS (SELECT 1 FROM godwit_conflict AS c"
+               " WHERE c.op_key = lower(hex(idempotency_key)) AND c.state = 'open')",
+               "");
+    return status == GODWIT_OK ? count_add(s->g, "decided", sqlite3_changes64(s->d->handle))
                                : status;
 }

@@ -272,12 +272,14 @@ static godwit_status count_known_conflict(settle *s, slice conflict_id) {
 }
 
 godwit_status settle_take_conflict(settle *s, slice conflict_id, const json *columns) {
-    slice entity = {0}, id = {0}, kind = SLICE("field"), state = SLICE("auto"), at = SLICE("");
+    slice entity = {0}, id = {0}, op_key = {0}, kind = SLICE("field"), state = SLICE("auto"),
+          at = SLICE("");
     (void)json_text(json_get(columns, "entityType"), &entity);
     (void)json_text(json_get(columns, "entityId"), &id);
     (void)json_text(json_get(columns, "kind"), &kind);
     (void)json_text(json_get(columns, "state"), &state);
     (void)json_text(json_get(columns, "at"), &at);
+    (void)json_text(json_get(columns, "opKey"), &op_key);
     const client_table *t = client_table_by_entity(s->g, entity);
     if (!t || !id.ptr) {
         return GODWIT_OK; /* of a table this device does not have */
@@ -289,13 +291,14 @@ godwit_status settle_take_conflict(settle *s, slice conflict_id, const json *col
     if (status != GODWIT_OK) {
         return status;
     }
+    s->closes_conflict = s->closes_conflict || !slice_is(state, "open");
     status = db_run(
         s->d,
-        "INSERT INTO godwit_conflict (scope, conflict_id, tbl, pk, kind, body, state, at)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (scope, conflict_id) DO UPDATE SET"
-        " tbl = excluded.tbl, pk = excluded.pk, kind = excluded.kind, body = excluded.body,"
-        " state = excluded.state, at = excluded.at",
-        "ssisssss", s->scope, conflict_id, t->tbl, id, kind, columns->u.s, state, at);
+        "INSERT INTO godwit_conflict (scope, conflict_id, tbl, pk, kind, body, state, at, op_key)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (scope, conflict_id) DO UPDATE"
+        " SET tbl = excluded.tbl, pk = excluded.pk, kind = excluded.kind, body = excluded.body,"
+        " state = excluded.state, at = excluded.at, op_key = excluded.op_key",
+        "ssissssss", s->scope, conflict_id, t->tbl, id, kind, columns->u.s, state, at, op_key);
     return status == GODWIT_OK && s->staging ? stage_conflict(s, conflict_id) : status;
 }
 

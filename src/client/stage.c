@@ -183,7 +183,19 @@ godwit_status stage_forget_conflicts(settle *s) {
                " -count(*)" GONE " GROUP BY kind ON CONFLICT (name) DO UPDATE SET n = n +"
                " excluded.n",
                "s", s->scope);
-    return status == GODWIT_OK ? db_run(s->d, "DELETE" GONE, "s", s->scope) : status;
+    if (status == GODWIT_OK) { /* for a moment: what waited for them waits no longer */
+        status = db_run(s->d,
+                        "UPDATE godwit_conflict SET state = 'closed' WHERE scope = ?1 AND state ="
+                        " 'open' AND conflict_id NOT IN (SELECT id FROM godwit_stage_0)",
+                        "s", s->scope);
+    }
+    if (status == GODWIT_OK) {
+        status = settle_end_conflicts(s);
+    }
+    return status == GODWIT_OK
+               ? db_run(s->d, "DELETE FROM godwit_conflict WHERE scope = ?1 AND state = 'closed'",
+                        "s", s->scope)
+               : status;
 }
 
 /* ---- The set of them ---- */

@@ -150,8 +150,8 @@ static bool unprovable(const decide_work *w) {
 static void refuse_voids(decide_work *w, const wire_op *ops) {
     for (size_t i = 0; i < w->count; i++) {
         if (ops[i].kind == OP_VOID) {
-            decide_end(w, &w->inputs[i], OUTCOME_REJECTED, CODE_DISCARDED,
-                       "given up by the device");
+            op_code reason = ops[i].reason == CODE_NONE ? CODE_DISCARDED : ops[i].reason;
+            decide_end(w, &w->inputs[i], OUTCOME_REJECTED, reason, "given up by the device");
         }
     }
 }

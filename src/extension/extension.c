@@ -143,6 +143,9 @@ static int load(sqlite3 *connection, char **error) {
     if (rc == SQLITE_OK) {
         rc = report_register(connection, e);
     }
+    if (rc == SQLITE_OK) {
+        rc = repair_register(connection, e);
+    }
     if (rc == SQLITE_OK && uses_godwit(connection) == 1) {
         client_arrive(connection); /* what fails here is said by the first call */
     }

@@ -191,33 +191,6 @@ static void leave_with_id(sqlite3_context *context, godwit *g, godwit_status sta
     }
 }
 
-static void call_retry(sqlite3_context *context, int argc, sqlite3_value **argv) {
-    char id[37] = "";
-    godwit *g = extension_handle(context, false);
-    if (g) {
-        godwit_status status = godwit_retry(g, extension_text(argc, argv, 0), id);
-        leave_with_id(context, g, status, id);
-    }
-}
-
-static void call_edit(sqlite3_context *context, int argc, sqlite3_value **argv) {
-    char id[37] = "";
-    godwit *g = extension_handle(context, false);
-    if (g) {
-        godwit_status status =
-            godwit_edit(g, extension_text(argc, argv, 0), extension_text(argc, argv, 1), id);
-        leave_with_id(context, g, status, id);
-    }
-}
-
-static void call_discard(sqlite3_context *context, int argc, sqlite3_value **argv) {
-    godwit *g = arguments(context, argc, 1, 2) ? extension_handle(context, false) : NULL;
-    if (g) {
-        leave(context, g,
-              godwit_discard(g, extension_text(argc, argv, 0), extension_text(argc, argv, 1)));
-    }
-}
-
 static void call_resolve(sqlite3_context *context, int argc, sqlite3_value **argv) {
     char id[37] = "";
     godwit *g = extension_handle(context, false);
@@ -333,9 +306,6 @@ int functions_register(sqlite3 *connection, extension *e) {
         {"godwit_untrack", 1, SQLITE_DIRECTONLY, call_untrack},
         {"godwit_migrate", 1, SQLITE_DIRECTONLY, call_migrate},
         {"godwit_enqueue", -1, SQLITE_DIRECTONLY, call_enqueue},
-        {"godwit_retry", 1, SQLITE_DIRECTONLY, call_retry},
-        {"godwit_edit", 2, SQLITE_DIRECTONLY, call_edit},
-        {"godwit_discard", -1, SQLITE_DIRECTONLY, call_discard},
         {"godwit_resolve", 2, SQLITE_DIRECTONLY, call_resolve},
         {"godwit_sync", -1, SQLITE_DIRECTONLY, call_sync},
         {"godwit_next", 0, SQLITE_DIRECTONLY, call_next},

@@ -393,6 +393,54 @@ verbs="serve token init track untrack sync status queue conflicts history doctor
     [ "$(sqlite3 app.db "SELECT group_concat(id || title) FROM pins")" = aok ]
 }
 
+@test "many refused operations are exported, edited in a file and brought back" {
+    echo "CREATE TABLE pins (id TEXT PRIMARY KEY, n INTEGER CHECK (n < 10));
+          CREATE TABLE forms (id TEXT PRIMARY KEY, pin_id TEXT REFERENCES pins(id));" > schema.sql
+    start_server --schema schema.sql
+    sqlite3 app.db "CREATE TABLE pins (id TEXT PRIMARY KEY, n INTEGER);
+                    CREATE TABLE forms (id TEXT PRIMARY KEY, pin_id TEXT REFERENCES pins(id));"
+    godwit init app.db --url $url --token-file token
+    godwit track app.db pins forms
+    for i in 1 2 3; do sqlite3 app.db "INSERT INTO pins VALUES ('p$i', 1$i)"; done
+    sqlite3 app.db "INSERT INTO forms VALUES ('f1', 'p1')"
+    godwit sync app.db
+    [ "$(sqlite3 app.db "SELECT (SELECT count(*) FROM pins) + (SELECT count(*) FROM forms)")" -eq 0 ]
+    godwit queue app.db export --failed > failed.ndjson
+    [ "$(wc -l < failed.ndjson)" -eq 4 ]
+    grep -q '"code":"check-failed".*"payload":{"id":"p2","n":12}' failed.ndjson
+
+    run --separate-stderr godwit queue app.db retry "$(sqlite3 app.db "SELECT id FROM godwit_dead_letters WHERE entity_id = 'f1'")"
+    [ "$status" -eq 1 ]
+    [[ "$stderr" == *"which was refused: retry that one"* ]]
+    grep '"p[12]"' failed.ndjson | grep pins | sed 's/"n":1/"n":/' > edits.ndjson
+    run --separate-stderr godwit queue app.db edit --from edits.ndjson --json
+    [ "$status" -eq 0 ]
+    [ "$(json '[e["status"] for e in v]')" = "['OK', 'OK', 'OK']" ] # the form came along
+    [[ "$stderr" == *"3 operations queued again"* ]]
+    run --separate-stderr godwit queue app.db discard --failed --reason "not needed" --json
+    [ "$(json 'len(v)')" -eq 1 ]
+    godwit sync app.db
+    run --separate-stderr godwit queue app.db
+    [ -z "$output" ]
+    [[ "$stderr" == *"nothing is waiting"* ]]
+    [ "$(sqlite3 app.db "SELECT group_concat(p.id || n) FROM pins AS p")" = p11,p22 ]
+    [ "$(sqlite3 app.db "SELECT count(*) FROM forms")" -eq 1 ]
+
+    run --separate-stderr godwit queue app.db retry --failed
+    [ "$status" -eq 0 ]
+    [[ "$stderr" == *"0 operations"* ]]
+    for wrong in "retry" "edit" "edit x" "discard" "discard x --failed" "edit x --payload {} --from f"; do
+        run godwit queue app.db $wrong
+        [ "$status" -eq 2 ]
+    done
+    echo '{"id":1}' > bad.ndjson
+    run --separate-stderr godwit queue app.db edit --from bad.ndjson
+    [ "$status" -eq 1 ]
+    [[ "$stderr" == *"line 1 has no id and payload"* ]]
+    run --separate-stderr godwit queue app.db edit --from missing.ndjson
+    [ "$status" -eq 1 ]
+}
+
 @test "watch delivers a local change by itself and ends on a signal with 0" {
     start_server --dev
     sqlite3 app.db "CREATE TABLE pins (id TEXT PRIMARY KEY, title TEXT)"

@@ -184,7 +184,9 @@ def test_bad_arguments(app):
     for call in ("godwit_init('{\"url\":1}')", "godwit_init('{\"uri\":\"http://x\"}')", "godwit_init(NULL)",
                  "godwit_track()", "godwit_track(NULL)", "godwit_track('t', 'x', 'y')", "godwit_track('t', '{')",
                  "godwit_migrate(NULL)", "godwit_migrate('start')", "godwit_feed(1, 2)", "godwit_feed('{}')",
-                 "godwit_retry(NULL)", "godwit_edit('x', '{}')", "godwit_discard('x')", "godwit_enqueue('create')"):
+                 "godwit_retry(NULL)", "godwit_retry('[')", "godwit_retry('[1]')", "godwit_retry('[\"x\"]')",
+                 "godwit_retry('a', 'b')", "godwit_edit('x', '{}')", "godwit_edit('{\"x\":1}')", "godwit_edit('[]')",
+                 "godwit_discard('x')", "godwit_discard('[\"x\"]', 'y')", "godwit_discard()", "godwit_export(1, 2)", "godwit_enqueue('create')"):
         with pytest.raises(sqlite3.Error, match="godwit: .{8}"):
             app.execute(f"SELECT {call}")
     assert log(app) == []

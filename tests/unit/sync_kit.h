@@ -54,6 +54,9 @@ static inline service_verb world_verb(const char *url) {
     if (strstr(url, "/v1/devices")) {
         return VERB_REGISTER;
     }
+    if (strstr(url, "/v1/sync/operations")) {
+        return VERB_PUSH;
+    }
     if (strstr(url, "/v1/sync/snapshot")) {
         return VERB_SNAPSHOT;
     }

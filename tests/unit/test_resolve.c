@@ -270,7 +270,8 @@ static void the_same_id_in_two_scopes(void **state) {
     (void)state;
     fixture f;
     open_conflict(&f);
-    device_exec(f.a, "INSERT INTO godwit_conflict SELECT 'other', conflict_id, tbl, pk, kind, body,"
+    device_exec(f.a, "INSERT INTO godwit_conflict(scope, conflict_id, tbl, pk, kind, body, state, "
+                     "at) SELECT 'other', conflict_id, tbl, pk, kind, body,"
                      " 'auto', at FROM godwit_conflict");
     assert_int_equal(godwit_resolve(f.a->g, "c-3-0", "mine", NULL), GODWIT_INVALID);
     assert_non_null(strstr(godwit_message(f.a->g), "scope/c-3-0"));
