@@ -60,7 +60,8 @@ void count_retries_view(bytes *b, int64_t further_keys);
     " o.state IN ('rejected', 'blocked') AND NOT EXISTS (SELECT 1 FROM godwit_outcome AS x WHERE"   \
     " x.lsn = o.lsn AND x.resolution IS NOT NULL) UNION ALL SELECT 'decided', count(*) FROM"         \
     " godwit_op AS o WHERE o.state <> 'retired' AND o.state = 'conflict' AND EXISTS (SELECT 1 FROM"  \
-    " godwit_outcome AS x WHERE x.lsn = o.lsn AND x.resolution IS NOT NULL) UNION ALL SELECT 'conflict:' || kind || ':' ||"   \
+    " godwit_outcome AS x WHERE x.lsn = o.lsn AND x.resolution IS NOT NULL) "                      \
+    "UNION ALL SELECT 'conflict:' || kind || ':' ||"   \
     " state, count(*) FROM godwit_conflict GROUP BY kind, state"
 
 #endif
