@@ -40,7 +40,7 @@ help:
 	@echo "make          build godwit, godwit.so and libgodwit under $(BUILD)/"
 	@echo "make demo     three devices, one server, everything that can go wrong, in under a minute"
 	@echo "make test     static checks, unit, integration and sanitizer builds (about 8 minutes)"
-	@echo "make soak     make test with every mutant and longer kill runs"
+	@echo "make soak     make test with every mutant, longer kill runs, long fuzzing"
 	@echo "make bench    measure and write bench/RESULTS.md"
 	@echo "make install  install under PREFIX (default /usr/local)"
 	@echo "make clean    remove what was built"

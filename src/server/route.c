@@ -108,13 +108,16 @@ static bool decode(slice text, char *to, size_t *len) {
         if (c == '%') {
             int high = i + 2 < text.len ? hex_digit(text.ptr[i + 1]) : -1;
             int low = i + 2 < text.len ? hex_digit(text.ptr[i + 2]) : -1;
-            if (high < 0 || low < 0 || (high == 0 && low == 0)) {
+            if (high < 0 || low < 0) {
                 return false;
             }
             c = (char)(high * 16 + low);
             i += 2;
         } else if (c == '+') {
             c = ' ';
+        }
+        if (c == 0) {
+            return false;
         }
         to[n++] = c;
     }
