@@ -106,16 +106,18 @@ static double seal(godwit *g, int64_t count) {
     return cpu;
 }
 
-/* As if the server had acknowledged everything up to last_seq. */
-static void acknowledge(godwit *g, int64_t last_seq) {
+/* As if the server had acknowledged everything up to last_seq. Here an operation's lsn is its
+ * number: one database, one scope, nothing coalesced. */
+static void acknowledge(godwit *g, int64_t sent, int64_t last_seq) {
     char sql[512];
     snprintf(
         sql, sizeof sql,
-        "BEGIN; UPDATE godwit_op SET state = 'acked', commit_seq = 1 WHERE state = 'pending' AND"
-        " sequence_number <= %lld;"
+        "BEGIN; UPDATE godwit_op SET state = 'acked', commit_seq = 1 WHERE lsn > %lld AND lsn <="
+        " %lld;"
         "UPDATE godwit_identity SET acked_seq = %lld, floor_seq = %lld, floor_key ="
-        " (SELECT idempotency_key FROM godwit_op WHERE sequence_number = %lld); COMMIT",
-        (long long)last_seq, (long long)last_seq, (long long)last_seq, (long long)last_seq);
+        " (SELECT idempotency_key FROM godwit_op WHERE lsn = %lld); COMMIT",
+        (long long)sent, (long long)last_seq, (long long)last_seq, (long long)last_seq,
+        (long long)last_seq);
     bench_exec(godwit_connection(g), sql);
 }
 
@@ -143,8 +145,8 @@ static void encode(godwit *g, int64_t count, double *encoding, double *compressi
         if (p->request.last_seq <= sent) {
             bench_die("encode", "no progress");
         }
+        acknowledge(g, sent, p->request.last_seq);
         sent = p->request.last_seq;
-        acknowledge(g, sent);
     }
     bench_sample("seal bytes per operation", "plain", (double)plain_bytes / (double)count);
     bench_sample("seal bytes per operation", "compressed", (double)packed_bytes / (double)count);
