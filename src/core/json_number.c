@@ -162,50 +162,86 @@ void json_write_int(bytes *b, int64_t v) {
     bytes_int(b, v);
 }
 
-/* Numbers of at most 15 digits between 1e-4 and 1e15, most of what people store: found by scaling
- * until whole. m / 10^k is rounded once, so when it gives d back, "m e-k" reads as d, and being of
- * 15 digits it is what %.15g prints. */
-static bool write_short(bytes *b, double d) {
-#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD == 0
+#ifdef __SIZEOF_INT128__
+__extension__ typedef unsigned __int128 u128;
+
+static void write_decimal(bytes *b, bool negative, uint64_t digits, int decimals) {
+    char text[40];
+    size_t at = sizeof(text);
+    if (decimals == 0) { /* a real has a decimal point */
+        digits *= 10;
+        decimals = 1;
+    }
+    while (decimals > 1 && digits % 10 == 0) {
+        digits /= 10;
+        decimals--;
+    }
+    for (int i = 0; digits > 0 || i <= decimals; i++) {
+        if (i == decimals) {
+            text[--at] = '.';
+        }
+        text[--at] = (char)('0' + digits % 10);
+        digits /= 10;
+    }
+    if (negative) {
+        text[--at] = '-';
+    }
+    bytes_add(b, text + at, sizeof(text) - at);
+}
+
+static int decimal_exponent(double size) {
+    static const double small[] = {1e0, 1e-1, 1e-2, 1e-3, 1e-4};
+    int e = 0;
+    while (size >= powers[e + 1]) {
+        e++;
+    }
+    while (e <= 0 && size < small[-e]) {
+        e--;
+    }
+    return e;
+}
+
+/* What the loop of json_write_real finds by printing and reading, found by exact integers, for the
+ * sizes people store. d = m / 2^shift; the candidate with k decimals is m * 10^k / 2^shift rounded
+ * half to even, and it reads as d when it is nearer to it than half a step of m. */
+static bool write_exact(bytes *b, double d) {
     double size = fabs(d);
     if (size < 1e-4 || size >= 1e15) {
         return false;
     }
-    for (int k = 0; k <= 12; k++) {
-        double scaled = size * powers[k];
-        if (scaled >= 1e15) {
-            return false;
+    int exponent = 0;
+    uint64_t m = (uint64_t)ldexp(frexp(size, &exponent), DBL_MANT_DIG);
+    int shift = DBL_MANT_DIG - exponent;
+    bool power_of_two = m == EXACT_INT_MAX / 2; /* the step below it is half the one above */
+    int first = decimal_exponent(size);
+    for (int digits = 15; digits <= 17; digits++) {
+        int k = digits - 1 - first;
+        u128 power = (u128)powers[k]; /* exact: k is at most 20 */
+        u128 scaled = power * m;
+        u128 rest = scaled & (((u128)1 << shift) - 1);
+        u128 half = (u128)1 << (shift - 1);
+        uint64_t whole = (uint64_t)(scaled >> shift);
+        bool up = rest > half || (rest == half && whole % 2);
+        u128 off = up ? ((u128)1 << shift) - rest : rest;
+        off *= power_of_two && !up ? 4 : 2;
+        if (off < power || (off == power && m % 2 == 0)) {
+            write_decimal(b, d < 0, whole + up, k);
+            return true;
         }
-        int64_t m = (int64_t)(scaled + 0.5);
-        if ((double)m / powers[k] != size) {
-            continue;
-        }
-        char text[40];
-        size_t at = sizeof(text);
-        if (k == 0) {
-            text[--at] = '0';
-            text[--at] = '.';
-        }
-        for (int i = 0; m > 0 || i <= k; i++) {
-            if (i == k && k > 0) {
-                text[--at] = '.';
-            }
-            text[--at] = (char)('0' + m % 10);
-            m /= 10;
-        }
-        if (d < 0) {
-            text[--at] = '-';
-        }
-        bytes_add(b, text + at, sizeof(text) - at);
-        return true;
     }
-#endif
     return false;
 }
+#else
+static bool write_exact(bytes *b, double d) {
+    (void)b;
+    (void)d;
+    return false;
+}
+#endif
 
 void json_write_real(bytes *b, double d) {
     ASSERT(isfinite(d));
-    if (write_short(b, d)) {
+    if (write_exact(b, d)) {
         return;
     }
     char text[40];
