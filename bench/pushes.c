@@ -77,7 +77,7 @@ void bench_stream_push(bench_stream *s, int64_t count, int64_t group, bytes *bod
                               op.kind,      op.entity_type, op.entity_id, op.base_seq,
                               op.base_salt, op.wall_ms,     op.payload,   op.base};
         id_operation_key(&parts, op.key);
-        wire_push_op(body, &first, SLICE("s"), &op);
+        wire_push_op(body, &first, head.device_id, &op);
         s->seq = seq;
         memcpy(s->last_key, op.key, SHA256_BYTES);
     }

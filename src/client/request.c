@@ -251,7 +251,7 @@ static godwit_status write_op(push_builder *b) {
         op.reason = void_reason(state, db_column_slice(q, AT_CODE));
     }
     if (status == GODWIT_OK) {
-        wire_push_op(&b->p->request.body, &b->first, b->head.scope, &op);
+        wire_push_op(&b->p->request.body, &b->first, b->head.device_id, &op);
         status = b->p->request.body.failed ? GODWIT_NOMEM : GODWIT_OK;
     }
     return status;

@@ -19,58 +19,58 @@
 
 typedef struct {
     slice id;
-    op_kind kind;            /* OP_NONE: unknown name, refused as that operation's outcome */
+    op_kind kind; /* OP_NONE: unknown name, refused as that operation's outcome */
     slice entity_type, entity_id;
     /* with stream fields */
     int64_t seq;
     uint8_t key[SHA256_BYTES];
     int64_t group_first, group_size;
     int64_t base_seq, base_salt;
-    slice payload, base;     /* exact JSON texts that were hashed; "{}" when absent */
+    slice payload, base; /* exact JSON texts that were hashed; "{}" when absent */
     int64_t wall_ms, nonce;
     const int64_t *depends_on; /* sequence numbers */
     slice lineage;
     int64_t lsn;
     bool rekeyed;
-    op_code reason;          /* of a void: poison, discarded or dependency-failed ("reason") */
+    op_code reason; /* of a void: poison, discarded or dependency-failed ("reason") */
     /* both */
     size_t depends_count;
     const json *payload_node, *base_node; /* parsed objects; NULL for void */
-    slice resolves;          /* conflict id or empty; no part of the key */
+    slice resolves;                       /* conflict id or empty; no part of the key */
     /* without stream fields */
-    slice key_text;          /* opaque, 1..255 bytes */
+    slice key_text;           /* opaque, 1..255 bytes */
     const slice *depends_ids; /* ids within the request */
-    int64_t base_commit;     /* baseSeq; -1 = absent: over the current row */
+    int64_t base_commit;      /* baseSeq; -1 = absent: over the current row */
 } wire_op;
 
 typedef struct {
-    slice device_id, scope;  /* scope empty = the token's first */
-    bool stream;             /* firstSeq present (or ops empty on /v1/sync) */
+    slice device_id, scope; /* scope empty = the token's first */
+    bool stream;            /* firstSeq present (or ops empty on /v1/sync) */
     int64_t first_seq;
     uint8_t prev_key[SHA256_BYTES];
     bool has_prev_key;
     int64_t acked_seq, confirmed_seq;
-    int64_t wall_ms;         /* device's time when it sent this; 0 = unknown */
+    int64_t wall_ms; /* device's time when it sent this; 0 = unknown */
     bool atomic, dry_run;
     wire_op *ops;
     size_t op_count;
-    slice report;            /* raw JSON object or empty */
+    slice report; /* raw JSON object or empty */
     /* /v1/sync only */
     bool pull;
-    slice cursor;            /* empty = from the beginning */
-    int64_t limit;           /* commits; 0 = default */
-    slice tables;            /* comma separated, empty = all */
+    slice cursor;  /* empty = from the beginning */
+    int64_t limit; /* commits; 0 = default */
+    slice tables;  /* comma separated, empty = all */
 } push_request;
 
 typedef struct {
-    int http;                /* 400, 413 */
-    const char *type;        /* "invalid-request", "key-mismatch", "too-large" */
-    char detail[240];        /* names the field or the operation; never a value */
+    int http;         /* 400, 413 */
+    const char *type; /* "invalid-request", "key-mismatch", "too-large" */
+    char detail[240]; /* names the field or the operation; never a value */
 } wire_error;
 
-/* Parses and checks everything that needs no database: shapes, bounds, payload objects, groups complete
- * and contiguous from firstSeq, every key recomputed (scope: the effective one: request's or, when
- * absent, default_scope). sync: the body is of /v1/sync. */
+/* Parses and checks everything that needs no database: shapes, bounds, payload objects, groups
+ * complete and contiguous from firstSeq, every key recomputed (scope: the effective one: request's
+ * or, when absent, default_scope). sync: the body is of /v1/sync. */
 godwit_status wire_push_parse(arena *a, slice body, bool sync, slice default_scope,
                               push_request *out, wire_error *error) MUST_USE;
 
@@ -78,9 +78,10 @@ typedef struct {
     slice device_id, lineage, label;
     slice *scopes;
     size_t scope_count;
-    const json *tables;      /* the raw declaration or NULL: schema_from_json */
+    const json *tables; /* the raw declaration or NULL: schema_from_json */
 } register_request;
-godwit_status wire_register_parse(arena *a, slice body, register_request *out, wire_error *error) MUST_USE;
+godwit_status wire_register_parse(arena *a, slice body, register_request *out,
+                                  wire_error *error) MUST_USE;
 void wire_register_write(bytes *b, const register_request *r, const schema *tables);
 
 /* A client's push: the head; operations are appended one by one as they are read from the queue. */
@@ -90,39 +91,40 @@ typedef struct {
     int64_t first_seq;
     const uint8_t *prev_key; /* NULL = "" */
     int64_t acked_seq, confirmed_seq, wall_ms;
-    bool pull;               /* /v1/sync */
+    bool pull; /* /v1/sync */
     slice cursor;
     int64_t limit;
     slice tables;
-    slice report;            /* JSON object or empty */
+    slice report; /* JSON object or empty */
 } push_head;
 void wire_push_begin(bytes *b, const push_head *h); /* up to and including "operations":[ */
-void wire_push_op(bytes *b, bool *first, slice scope, const wire_op *op);
+/* device_id: the head's, which is the lineage of most operations */
+void wire_push_op(bytes *b, bool *first, slice device_id, const wire_op *op);
 void wire_push_end(bytes *b);
 
 /* ---- answers ---- */
 
 typedef struct {
-    slice id, status;        /* success already_processed conflict error deferred */
+    slice id, status; /* success already_processed conflict error deferred */
     op_outcome outcome;
     int64_t commit_seq;
-    int64_t seq;             /* 0 = without a stream */
+    int64_t seq; /* 0 = without a stream */
     uint8_t key[SHA256_BYTES];
     bool has_key;
-    const json *result;      /* the whole row as stored, or NULL */
-    op_code code;            /* of error */
+    const json *result; /* the whole row as stored, or NULL */
+    op_code code;       /* of error */
     bool retryable;
     slice detail, code_text;
-    const json *conflicts;   /* array or NULL */
+    const json *conflicts; /* array or NULL */
     const json *vector_clock;
-    const json *raw;         /* the whole object: raw->u.s is its text */
+    const json *raw; /* the whole object: raw->u.s is its text */
 } wire_result;
 
 typedef struct {
     slice entity_type, entity_id;
     bool is_delete, full;
-    const json *columns;     /* object or NULL */
-    slice vector_clock;      /* raw JSON or empty */
+    const json *columns; /* object or NULL */
+    slice vector_clock;  /* raw JSON or empty */
 } wire_change;
 
 typedef struct {
@@ -150,9 +152,10 @@ typedef struct {
     size_t result_count;
     int64_t applied_seq, head;
     slice server_time;
-    bool has_changes;        /* /v1/sync */
+    bool has_changes; /* /v1/sync */
     pull_answer changes;
-    slice changes_problem;   /* type of a problem that kept the pull half from being served, or empty */
+    slice
+        changes_problem; /* type of a problem that kept the pull half from being served, or empty */
 } push_answer;
 
 godwit_status wire_push_answer_parse(arena *a, slice body, push_answer *out) MUST_USE;
@@ -168,7 +171,7 @@ typedef struct {
     slice device_id;
     register_scope *scopes;
     size_t scope_count;
-    const json *tables;      /* as the server knows them, or NULL */
+    const json *tables; /* as the server knows them, or NULL */
 } register_answer;
 godwit_status wire_register_answer_parse(arena *a, slice body, register_answer *out) MUST_USE;
 
@@ -182,25 +185,25 @@ typedef struct {
     snapshot_row *rows;
     size_t row_count;
     int64_t as_of, salt, head;
-    slice token;             /* empty on the last page */
-    slice cursor;            /* cursor at as_of: where the log goes on */
+    slice token;  /* empty on the last page */
+    slice cursor; /* cursor at as_of: where the log goes on */
     bool more;
 } snapshot_answer;
 godwit_status wire_snapshot_answer_parse(arena *a, slice body, snapshot_answer *out) MUST_USE;
 
 typedef struct {
-    slice type;              /* last path segment: "device-forked" */
+    slice type; /* last path segment: "device-forked" */
     int64_t status;
     slice title, detail;
-    int64_t applied_seq;     /* -1 = absent */
-    slice last_key;          /* hex text or empty */
+    int64_t applied_seq; /* -1 = absent */
+    slice last_key;      /* hex text or empty */
     slice reason;
 } problem;
 /* Anything that is not a problem document gives type "" (a proxy's page). */
 void wire_problem_parse(arena *a, slice body, problem *out);
 /* members: raw JSON text appended inside the object, e.g. "\"appliedSeq\":4", or NULL. */
-void wire_problem_write(bytes *b, int status, const char *type, const char *title, const char *detail,
-                        const char *members);
+void wire_problem_write(bytes *b, int status, const char *type, const char *title,
+                        const char *detail, const char *members);
 
 /* RFC 3339 UTC with milliseconds, 24 characters and NUL; and back (also without fraction, offsets
  * accepted). */
@@ -211,8 +214,8 @@ bool wire_time_parse(slice text, int64_t *out_ms);
 void wire_u64_write(int64_t v, char out[17]);
 bool wire_u64_parse(slice text, int64_t *out);
 
-/* Cursor and snapshot token: opaque to clients, base64url of a small record (scope, commit_seq, salt,
- * hash of the table list); parsing refuses anything damaged. */
+/* Cursor and snapshot token: opaque to clients, base64url of a small record (scope, commit_seq,
+ * salt, hash of the table list); parsing refuses anything damaged. */
 typedef struct {
     int64_t seq, salt;
     slice scope;

@@ -111,14 +111,15 @@ static bool read_ctx(wire_context *c, const json *node, slice device, wire_op *o
     return salted || op->base_seq == 0 ? true : wire_invalid(c, "ctx.salt is missing");
 }
 
-static bool read_origin(wire_context *c, const json *node, wire_op *op) {
+static bool read_origin(wire_context *c, const json *node, slice device, wire_op *op) {
     static const char *const names[] = {"lineage", "lsn", "rekeyed"};
     const json *f[COUNT_OF(names)];
+    op->lineage = device;
     if (!json_is(node, JSON_OBJECT)) {
         return wire_invalid(c, node ? "origin must be an object" : "origin is missing");
     }
     return wire_members(c, node, "origin.", names, COUNT_OF(names), f) &&
-           wire_read_device(c, f[0], "origin.lineage", &op->lineage) &&
+           (!f[0] || wire_read_device(c, f[0], "origin.lineage", &op->lineage)) &&
            wire_read_int(c, f[1], "origin.lsn", true, 1, WIRE_NUMBER_MAX, &op->lsn) &&
            wire_read_bool(c, f[2], "origin.rekeyed", &op->rekeyed);
 }
@@ -227,7 +228,7 @@ static bool read_stream_op(wire_context *c, const json *node, const push_request
     if (!id_hex_decode(key, op->key, SHA256_BYTES)) {
         return wire_invalid(c, "idempotencyKey must be 64 hex digits");
     }
-    if (!read_group(c, f[F_GROUP], op) || !read_origin(c, f[F_ORIGIN], op) ||
+    if (!read_group(c, f[F_GROUP], op) || !read_origin(c, f[F_ORIGIN], request->device_id, op) ||
         !read_depends(c, f[F_DEPENDS], op)) {
         return false;
     }

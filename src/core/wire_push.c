@@ -60,15 +60,33 @@ static void write_content(bytes *b, bool *first, const wire_op *op) {
     bool first_entry = true;
     bytes_char(b, '{');
     key_int(b, &first_entry, "$", op->base_seq);
-    key_u64(b, &first_entry, "salt", op->base_salt);
+    if (op->base_seq || op->base_salt) {
+        key_u64(b, &first_entry, "salt", op->base_salt);
+    }
     bytes_char(b, '}');
     key_text(b, first, "payload", op->payload);
-    key_text(b, first, "base", op->base);
+    if (!slice_is(op->base, "{}")) {
+        key_text(b, first, "base", op->base);
+    }
     key_u64(b, first, "nonce", op->nonce);
 }
 
-void wire_push_op(bytes *b, bool *first, slice scope, const wire_op *op) {
-    (void)scope; /* part of the key, which is stored: only the head repeats it */
+static void write_dependencies(bytes *b, bool *first, const wire_op *op) {
+    if (op->depends_count == 0) {
+        return;
+    }
+    json_key(b, first, "dependsOn");
+    bytes_char(b, '[');
+    bool first_item = true;
+    for (size_t i = 0; i < op->depends_count; i++) {
+        json_comma(b, &first_item);
+        bytes_int(b, op->depends_on[i]);
+    }
+    bytes_char(b, ']');
+}
+
+/* Members that say what their absence says are left out. */
+void wire_push_op(bytes *b, bool *first, slice device_id, const wire_op *op) {
     json_comma(b, first);
     bool first_member = true;
     bytes_char(b, '{');
@@ -95,20 +113,14 @@ void wire_push_op(bytes *b, bool *first, slice scope, const wire_op *op) {
     if (op->resolves.len && op->kind != OP_VOID) {
         key_text(b, &first_member, "resolves", op->resolves);
     }
-    json_key(b, &first_member, "dependsOn");
-    bytes_char(b, '[');
-    bool first_item = true;
-    for (size_t i = 0; i < op->depends_count; i++) {
-        json_comma(b, &first_item);
-        bytes_int(b, op->depends_on[i]);
-    }
-    bytes_text(b, "],\"origin\":{\"lineage\":");
-    json_write_text(b, op->lineage);
-    bytes_text(b, ",\"lsn\":");
+    write_dependencies(b, &first_member, op);
+    bytes_text(b, ",\"origin\":{\"lsn\":");
     bytes_int(b, op->lsn);
-    bytes_text(b, ",\"rekeyed\":");
-    json_write_bool(b, op->rekeyed);
-    bytes_text(b, "}}");
+    if (!slice_equal(op->lineage, device_id)) {
+        bytes_text(b, ",\"lineage\":");
+        json_write_text(b, op->lineage);
+    }
+    bytes_text(b, op->rekeyed ? ",\"rekeyed\":true}}" : "}}");
 }
 
 void wire_push_end(bytes *b) {

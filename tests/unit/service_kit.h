@@ -347,7 +347,7 @@ static inline slice kit_push_body(kit *k, const kit_device *d, const wire_op *op
                       .pull = pull};
     wire_push_begin(&b, &head);
     for (size_t i = 0; i < count; i++) {
-        wire_push_op(&b, &first, slice_of(d->scope), &ops[i]);
+        wire_push_op(&b, &first, head.device_id, &ops[i]);
     }
     wire_push_end(&b);
     slice body = arena_copy(&k->a, bytes_view(&b));
@@ -379,8 +379,9 @@ static inline kit_answer kit_push_one(kit *k, kit_device *d, op_kind kind, const
 static inline void kit_base(kit *k, const kit_device *d, wire_op *op, int64_t seq,
                             const char *base) {
     const char *sql = arena_printf(
-        &k->a, "SELECT salt FROM godwit_commit WHERE scope = (SELECT no FROM godwit_name WHERE name ="
-               " '%s') AND commit_seq = %lld",
+        &k->a,
+        "SELECT salt FROM godwit_commit WHERE scope = (SELECT no FROM godwit_name WHERE name ="
+        " '%s') AND commit_seq = %lld",
         d->scope, (long long)seq);
     op->base_seq = seq;
     op->base_salt = strtoll(kit_sql(k, sql), NULL, 10);

@@ -98,7 +98,7 @@ static void a_stream_is_refused_by_name(void **state) {
         {"\"dependsOn\":[41,7]", "\"dependsOn\":[\"op-a\"]", BAD, "dependsOn must name earlier"},
         {"\"dependsOn\":[41,7]", "\"dependsOn\":7", BAD, "dependsOn must be a list"},
         {"\"lsn\":978", "\"lsn\":0", BAD, "origin.lsn is out of range"},
-        {"\"lineage\":\"0b", "\"lineage\":\"\\n0b", BAD, "origin.lineage must be"},
+        {"\"lsn\":978", "\"lsn\":978,\"lineage\":\"\\n0b\"", BAD, "origin.lineage must be"},
         {"\"rekeyed\":true", "\"rekeyed\":1", BAD, "origin.rekeyed must be"},
         {"\"payload\":\"{", "\"payload\":\"[", BAD, "payload is not valid JSON"},
         {"\"payload\":\"{\\\"id\\\":\\\"f-9\\\",\\\"pin_id\\\":\\\"p-1\\\"}\"",
@@ -141,8 +141,8 @@ static void one_half_of_a_group_is_not_given_up(void **state) {
     bytes_init(&b, NULL, 0);
     wire_push_begin(&b, &head);
     bool first = true;
-    wire_push_op(&b, &first, KIT_SCOPE, &ops[0]);
-    wire_push_op(&b, &first, KIT_SCOPE, &ops[1]);
+    wire_push_op(&b, &first, head.device_id, &ops[0]);
+    wire_push_op(&b, &first, head.device_id, &ops[1]);
     wire_push_end(&b);
     refusal want = {"", "", BAD, "a group is given up as a whole"};
     assert_refused(bytes_view(&b), true, &want);

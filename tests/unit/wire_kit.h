@@ -97,7 +97,7 @@ static inline slice kit_push(arena *a) {
     wire_push_begin(&b, &head);
     bool first = true;
     for (size_t i = 0; i < KIT_OPS; i++) {
-        wire_push_op(&b, &first, KIT_SCOPE, &ops[i]);
+        wire_push_op(&b, &first, head.device_id, &ops[i]);
     }
     wire_push_end(&b);
     slice text = arena_copy(a, bytes_view(&b));
