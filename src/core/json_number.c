@@ -216,7 +216,7 @@ static bool write_exact(bytes *b, double d) {
     int first = decimal_exponent(size);
     for (int digits = 15; digits <= 17; digits++) {
         int k = digits - 1 - first;
-        u128 power = (u128)powers[k]; /* exact: k is at most 20 */
+        u128 power = (u128)(uint64_t)powers[k < 19 ? k : 19] * (k < 20 ? 1 : 10); /* k <= 20 */
         u128 scaled = power * m;
         u128 rest = scaled & (((u128)1 << shift) - 1);
         u128 half = (u128)1 << (shift - 1);
