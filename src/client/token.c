@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "core/base64.h"
 #include "core/limits.h"
 
 static godwit_status read_file(godwit *g, arena *a, const char *path, slice *out) {
@@ -59,21 +60,11 @@ static slice claims_of(arena *a, slice token) {
     size_t rest = token.len - (size_t)(first + 1 - token.ptr);
     const char *second = memchr(first + 1, '.', rest);
     size_t len = second ? (size_t)(second - first - 1) : 0;
-    char *text = arena_alloc(a, len + 4);
-    uint8_t *out = arena_alloc(a, len + 4);
+    uint8_t *out = len ? arena_alloc(a, BASE64_DECODED_MAX(len)) : NULL;
     size_t out_len = 0;
-    if (!len || !text || !out) {
-        return (slice){0};
-    }
-    for (size_t i = 0; i < len; i++) {
-        char c = first[1 + i];
-        text[i] = c == '-' ? '+' : c == '_' ? '/' : c;
-    }
-    while (len % 4) {
-        text[len++] = '=';
-    }
-    return id_base64_decode((slice){text, len}, out, &out_len) ? (slice){(char *)out, out_len}
-                                                               : (slice){0};
+    return out && base64url_decode((slice){first + 1, len}, out, &out_len)
+               ? (slice){(char *)out, out_len}
+               : (slice){0};
 }
 
 static slice scope_of_claims(arena *a, slice claims) {

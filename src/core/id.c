@@ -1,4 +1,4 @@
-/* Identifiers: hex, base64, UUIDs, names, and the two digests that identify an operation.
+/* Identifiers: hex, UUIDs, names, and the two digests that identify an operation.
  *
  * The idempotency key is computed from values fixed at capture, each length-prefixed, so that no
  * two different operations share the hashed bytes. Decoders accept only the canonical form: one
@@ -39,81 +39,6 @@ void id_hex_encode(const uint8_t *data, size_t len, char *out) {
         *out++ = digits[data[i] & 15];
     }
     *out = '\0';
-}
-
-void id_base64_encode(bytes *b, slice data) {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    if (data.len > SIZE_MAX / 2 || !bytes_reserve(b, (data.len + 2) / 3 * 4)) {
-        b->failed = true;
-        return;
-    }
-    char *out = b->ptr + b->len;
-    for (size_t i = 0; i < data.len; i += 3) {
-        size_t left = data.len - i;
-        uint32_t v = (uint32_t)(uint8_t)data.ptr[i] << 16;
-        v |= left > 1 ? (uint32_t)(uint8_t)data.ptr[i + 1] << 8 : 0;
-        v |= left > 2 ? (uint32_t)(uint8_t)data.ptr[i + 2] : 0;
-        *out++ = digits[v >> 18];
-        *out++ = digits[v >> 12 & 63];
-        *out++ = left > 1 ? digits[v >> 6 & 63] : '=';
-        *out++ = left > 2 ? digits[v & 63] : '=';
-    }
-    *out = '\0';
-    b->len = (size_t)(out - b->ptr);
-}
-
-static int base64_digit(char c) {
-    if (c >= 'A' && c <= 'Z') {
-        return c - 'A';
-    }
-    if (c >= 'a' && c <= 'z') {
-        return c - 'a' + 26;
-    }
-    if (c >= '0' && c <= '9') {
-        return c - '0' + 52;
-    }
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-bool id_base64_decode(slice text, uint8_t *out, size_t *out_len) {
-    if (text.len % 4 != 0) {
-        return false;
-    }
-    size_t pad = 0;
-    while (pad < 2 && pad < text.len && text.ptr[text.len - 1 - pad] == '=') {
-        pad++;
-    }
-    uint32_t v = 0;
-    size_t written = 0;
-    size_t digits = text.len - pad;
-    for (size_t i = 0; i < digits; i++) {
-        int d = base64_digit(text.ptr[i]);
-        if (d < 0) {
-            return false;
-        }
-        v = v << 6 | (uint32_t)d;
-        if (i % 4 == 3) {
-            out[written++] = (uint8_t)(v >> 16);
-            out[written++] = (uint8_t)(v >> 8);
-            out[written++] = (uint8_t)v;
-            v = 0;
-        }
-    }
-    /* The bits that padding leaves over must be zero, or two texts would mean one value. */
-    if (pad == 2) {
-        if (v & 15) {
-            return false;
-        }
-        out[written++] = (uint8_t)(v >> 4);
-    } else if (pad == 1) {
-        if (v & 3) {
-            return false;
-        }
-        out[written++] = (uint8_t)(v >> 10);
-        out[written++] = (uint8_t)(v >> 2);
-    }
-    *out_len = written;
-    return true;
 }
 
 static void uuid_text(uint8_t raw[16], int version, char out[UUID_TEXT_BYTES]) {

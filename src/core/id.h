@@ -11,10 +11,6 @@
 /* false when `hex` is not exactly 2*len lower-case hex digits. */
 bool id_hex_decode(slice hex, uint8_t *out, size_t len);
 void id_hex_encode(const uint8_t *data, size_t len, char *out); /* 2*len digits and NUL */
-/* base64 (standard alphabet, padded) for blobs on the wire. Decode refuses anything non-canonical;
- * *out_len <= in.len / 4 * 3. */
-void id_base64_encode(bytes *b, slice data);
-bool id_base64_decode(slice text, uint8_t *out, size_t *out_len);
 
 /* UUIDv7 from a time and 10 random bytes. */
 void id_uuid7(int64_t wall_ms, const uint8_t entropy[10], char out[UUID_TEXT_BYTES]);

@@ -6,6 +6,7 @@
 
 #include <math.h>
 
+#include "core/base64.h"
 #include "core/id.h"
 
 #define EXACT_MAX ((int64_t)1 << 53)
@@ -37,7 +38,7 @@ static godwit_status blob_from_text(arena *a, slice text, value *out) {
         return GODWIT_NOMEM;
     }
     size_t len = 0;
-    if (!id_base64_decode(text, data, &len)) {
+    if (!base64_decode(text, data, &len)) {
         return GODWIT_INVALID;
     }
     out->type = VALUE_BLOB;
@@ -174,7 +175,7 @@ void value_to_json(bytes *b, const value *v) {
         break;
     case VALUE_BLOB:
         bytes_text(b, "{\"$b64\":\"");
-        id_base64_encode(b, v->u.s);
+        base64_encode(b, v->u.s);
         bytes_text(b, "\"}");
         break;
     case VALUE_SPECIAL:

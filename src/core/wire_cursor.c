@@ -6,6 +6,7 @@
  *
  * big-endian; the check is the head of the SHA-256 of what is before it. It finds damage; it is no
  * protection: everything in a cursor is verified against the caller's rights and the log. */
+#include "core/base64.h"
 #include "core/limits.h"
 #include "core/wire_internal.h"
 
@@ -203,48 +204,19 @@ void wire_cursor_write(bytes *b, const wire_cursor *c) {
         sha256_of(record.ptr, record.len, digest);
         bytes_add(&record, digest, CHECK_BYTES);
     }
-    size_t from = b->len;
     if (record.failed) {
         b->failed = true;
     } else {
-        id_base64_encode(b, bytes_view(&record));
+        base64url_encode(b, bytes_view(&record));
     }
     bytes_deinit(&record);
-    if (b->failed) {
-        return;
-    }
-    while (b->len > from && b->ptr[b->len - 1] == '=') {
-        b->ptr[--b->len] = '\0';
-    }
-    for (size_t i = from; i < b->len; i++) {
-        b->ptr[i] = (char)(b->ptr[i] == '+' ? '-' : b->ptr[i] == '/' ? '_' : b->ptr[i]);
-    }
-}
-
-static bool decode_url(slice text, uint8_t *out, size_t *out_len) {
-    char plain[CURSOR_BYTES_MAX + 4];
-    if (text.len == 0 || text.len > CURSOR_BYTES_MAX) {
-        return false;
-    }
-    for (size_t i = 0; i < text.len; i++) {
-        char c = text.ptr[i];
-        if (c == '+' || c == '/' || c == '=') {
-            return false; /* the other alphabet: not what was given out */
-        }
-        plain[i] = (char)(c == '-' ? '+' : c == '_' ? '/' : c);
-    }
-    size_t len = text.len;
-    while (len % 4 != 0) {
-        plain[len++] = '=';
-    }
-    return id_base64_decode((slice){plain, len}, out, out_len);
 }
 
 godwit_status wire_cursor_parse(arena *a, slice text, wire_cursor *out) {
     memset(out, 0, sizeof(*out));
     uint8_t raw[CURSOR_BYTES_MAX];
     size_t len = 0;
-    if (!decode_url(text, raw, &len) || len < CURSOR_FIXED || raw[0] != CURSOR_VERSION) {
+    if (text.len > CURSOR_BYTES_MAX || !base64url_decode(text, raw, &len) || len < CURSOR_FIXED || raw[0] != CURSOR_VERSION) {
         return GODWIT_INVALID;
     }
     uint8_t digest[SHA256_BYTES];

@@ -8,64 +8,23 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
+#include "core/base64.h"
 #include "core/limits.h"
 
 #define SIGNATURE_BYTES 32
 #define CLAIM_PATH_MAX  8 /* steps of scopes_claim */
 
-static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-static int sextet(char c) {
-    const char *at = c ? strchr(alphabet, c) : NULL;
-    return at ? (int)(at - alphabet) : -1;
-}
-
-/* Base64url without padding; the unused bits of the last digit must be zero, so that a token has
- * one spelling. */
 static godwit_status decode(arena *a, slice text, slice *out) {
-    if (text.len % 4 == 1) {
-        return GODWIT_INVALID;
-    }
-    char *to = arena_alloc(a, text.len / 4 * 3 + 3);
-    if (!to) {
+    uint8_t *data = arena_alloc(a, BASE64_DECODED_MAX(text.len));
+    size_t len = 0;
+    if (!data) {
         return GODWIT_NOMEM;
     }
-    size_t len = 0;
-    uint32_t bits = 0;
-    unsigned count = 0;
-    for (size_t i = 0; i < text.len; i++) {
-        int value = sextet(text.ptr[i]);
-        if (value < 0) {
-            return GODWIT_INVALID;
-        }
-        bits = (bits << 6 | (uint32_t)value) & 0xffff;
-        count += 6;
-        if (count >= 8) {
-            count -= 8;
-            to[len++] = (char)(bits >> count & 0xff);
-        }
-    }
-    if ((bits & ((1u << count) - 1)) != 0) {
+    if (!base64url_decode(text, data, &len)) {
         return GODWIT_INVALID;
     }
-    *out = (slice){to, len};
+    *out = (slice){(const char *)data, len};
     return GODWIT_OK;
-}
-
-static void encode(bytes *b, slice data) {
-    uint32_t bits = 0;
-    unsigned count = 0;
-    for (size_t i = 0; i < data.len; i++) {
-        bits = (bits << 8 | (unsigned char)data.ptr[i]) & 0xffff;
-        count += 8;
-        while (count >= 6) {
-            count -= 6;
-            bytes_char(b, alphabet[bits >> count & 63]);
-        }
-    }
-    if (count > 0) {
-        bytes_char(b, alphabet[bits << (6 - count) & 63]);
-    }
 }
 
 static bool sign(slice key, slice text, unsigned char out[SIGNATURE_BYTES]) {
@@ -397,13 +356,13 @@ godwit_status auth_mint(const auth_settings *settings, const principal *who, int
     bytes_init(&claims, NULL, 0);
     bytes_init(&token, NULL, 0);
     write_claims(&claims, settings, who, now_s);
-    encode(&token, SLICE("{\"alg\":\"HS256\",\"typ\":\"JWT\"}"));
+    base64url_encode(&token, SLICE("{\"alg\":\"HS256\",\"typ\":\"JWT\"}"));
     bytes_char(&token, '.');
-    encode(&token, bytes_view(&claims));
+    base64url_encode(&token, bytes_view(&claims));
     godwit_status status = GODWIT_NOMEM;
     if (!claims.failed && !token.failed && sign(settings->key, bytes_view(&token), signature)) {
         bytes_char(&token, '.');
-        encode(&token, (slice){(const char *)signature, SIGNATURE_BYTES});
+        base64url_encode(&token, (slice){(const char *)signature, SIGNATURE_BYTES});
         bytes_slice(out, bytes_view(&token));
         status = token.failed || out->failed ? GODWIT_NOMEM : GODWIT_OK;
     }

@@ -8,6 +8,7 @@
  *   cursor "." base64url(table) "." base64url(key)
  *
  * It gives no rights: scope and history are checked like those of a cursor. */
+#include "core/base64.h"
 #include "server/service_inner.h"
 
 #define CONFLICTS "_conflicts"
@@ -29,33 +30,10 @@ typedef struct {
 
 /* ---- token ---- */
 
-static void write_part(bytes *b, slice s) {
-    size_t from = b->len;
-    id_base64_encode(b, s);
-    if (b->failed) {
-        return;
-    }
-    while (b->len > from && b->ptr[b->len - 1] == '=') {
-        b->ptr[--b->len] = '\0';
-    }
-    for (size_t i = from; i < b->len; i++) {
-        b->ptr[i] = (char)(b->ptr[i] == '+' ? '-' : b->ptr[i] == '/' ? '_' : b->ptr[i]);
-    }
-}
-
 static bool read_part(arena *a, slice text, slice *out) {
-    size_t padded = (text.len + 3) / 4 * 4;
-    char *plain = arena_alloc(a, padded + 1);
-    uint8_t *data = arena_alloc(a, padded + 1);
+    uint8_t *data = arena_alloc(a, BASE64_DECODED_MAX(text.len));
     size_t len = 0;
-    if (!plain || !data) {
-        return false;
-    }
-    for (size_t i = 0; i < padded; i++) {
-        char c = i < text.len ? text.ptr[i] : '=';
-        plain[i] = (char)(c == '-' ? '+' : c == '_' ? '/' : c);
-    }
-    if (!id_base64_decode((slice){plain, padded}, data, &len)) {
+    if (!data || !base64url_decode(text, data, &len)) {
         return false;
     }
     *out = (slice){(const char *)data, len};
@@ -237,10 +215,10 @@ static void write_end(snapshot *p) {
         bytes_text(b, "\",\"token\":\"");
         wire_cursor_write(b, &p->pinned);
         bytes_char(b, '.');
-        write_part(b, p->table < p->reg->schema.table_count ? p->reg->order[p->table]->name
+        base64url_encode(b, p->table < p->reg->schema.table_count ? p->reg->order[p->table]->name
                                                             : SLICE(CONFLICTS));
         bytes_char(b, '.');
-        write_part(b, p->after);
+        base64url_encode(b, p->after);
         bytes_text(b, "\",\"more\":true}");
     } else {
         bytes_text(b, "\",\"token\":null,\"more\":false}");
