@@ -79,4 +79,11 @@ MUTANTS = [
      "new": "        status = db_exec(&g->db, \"BEGIN IMMEDIATE\");\n        w->exchange(w->context, &request, &answer);\n"
             "        status = db_exec(&g->db, \"COMMIT\");\n",
      "tests": [GUARANTEE + "7_writes_go_on_during_a_request"], "sample": True},
+    # the thread in the background
+    {"guarantee": 7, "name": "a stop waits for the network", "file": "src/client/runner.c",
+     "old": "    return atomic_load(&((runner *)context)->stopping);", "new": "    return atomic_load(&((runner *)context)->stopping) && 0;",
+     "tests": ["test_running.py::test_a_stop_does_not_wait_for_the_network"]},
+    {"guarantee": 2, "name": "no turns between processes", "file": "src/client/lease.c",
+     "old": "h.until > client_wall_ms(g) && alive(h.pid, h.started)", "new": "h.until > client_wall_ms(g) && alive(h.pid, h.started) && h.pid == 0",
+     "tests": ["test_running.py::test_a_killed_holder_is_not_waited_for"]},
 ]

@@ -6,7 +6,7 @@
  *
  * Threads: one handle is used by one thread at a time. Handles on different connections of one
  * database, in one or several processes, may be used at once: a lease row makes their syncs take
- * turns. Nothing here starts a thread.
+ * turns. Only godwit_start starts a thread.
  *
  * Strings are NUL-terminated UTF-8 and borrowed until return unless said otherwise. On failure every
  * output is zero and `godwit_message` says what happened and what to do. */
@@ -185,8 +185,36 @@ GODWIT_API godwit_status godwit_next(godwit *g, const char **json) GODWIT_MUST_U
  * An id that is not the one outstanding is ignored (OK). */
 GODWIT_API godwit_status godwit_feed(godwit *g, int64_t id, int status, const char *headers_json,
                                      const char *body, size_t body_bytes) GODWIT_MUST_USE;
-/* The network came back: forget waits (not below 1 s since the last attempt). */
+/* The network came back or is another one, or the application came to the foreground: forget what was
+ * waited for. The next attempt is due at once, by chance within a second and not before a second after the
+ * last one; failures then count from the beginning. Wakes the background thread. */
 GODWIT_API godwit_status godwit_notify_network(godwit *g) GODWIT_MUST_USE;
+
+/* ---- In the background ---- */
+
+/* zero = default. */
+typedef struct {
+    int64_t interval_ms; /* between passes when nothing else happens; default 60000 */
+    int64_t local_ms;    /* how often to look whether another connection has committed; default 250 */
+    int wait_seconds;    /* how long to let the server hold a request until something is new, at most 25;
+                            default 25, with a host's own exchange -1 = never: it must ask `cancelled` */
+    /* After each pass, on the background thread; must not call godwit_stop. report and message: borrowed. */
+    void (*on_pass)(void *context, godwit_status status, const godwit_sync_report *report,
+                    const char *message);
+    void *context;
+} godwit_run_options;
+/* Starts a thread that syncs: at once, after commits of other connections that have something to send, when
+ * the server has something new, every interval, and after failures when backoff says. It has a connection
+ * of its own to the same file: the handle's is not touched, and has no hook taken. Everything in
+ * options.host must bear being called from two threads. OK when it runs already (its options stay).
+ * UNSUPPORTED: no file (":memory:"), a VFS of the host's own, a SQLite without threads. What is wrong with
+ * the settings or the server comes with on_pass. After godwit_init the thread uses the new settings. */
+GODWIT_API godwit_status godwit_start(godwit *g, const godwit_run_options *options) GODWIT_MUST_USE;
+/* Ends the thread and waits until it has: a request in flight is given up (its operations go again), a
+ * transaction is finished. Nothing happens when none runs; godwit_close does the same. MISUSE on the
+ * thread itself. Call it before the process ends. */
+GODWIT_API godwit_status godwit_stop(godwit *g);
+GODWIT_API int godwit_running(const godwit *g); /* 1 between godwit_start and godwit_stop */
 
 /* ---- Looking ---- */
 

@@ -1,7 +1,8 @@
 /* What an embedder may supply in place of the defaults: memory, time, randomness, log, transport.
  *
  * Every member may be NULL: the default is used. `context` is handed back untouched. A callback
- * runs on the thread that called the library and must not call the same handle again. */
+ * runs on the thread that called the library and must not call the same handle again; between
+ * godwit_start and godwit_stop also on the background thread, at the same time. */
 #ifndef GODWIT_HOST_H
 #define GODWIT_HOST_H
 
@@ -29,6 +30,10 @@ typedef struct {
     size_t body_bytes;
     int64_t timeout_ms;         /* for the whole exchange */
     size_t answer_max;          /* bytes of body after which the transport must give up */
+    /* NULL, or to be asked now and then, at least four times a second, on the same thread: not 0 =
+     * give up (status 0). A transport that does not ask delays godwit_stop until it is done. */
+    int (*cancelled)(void *cancel_context);
+    void *cancel_context;
 } godwit_http_request;
 
 typedef struct {

@@ -24,6 +24,7 @@ typedef enum {
     X(UNREACHABLE, 5, RETRY, "the server could not be reached")                    \
     X(OVERLOADED, 6, RETRY, "the server asked to wait")                            \
     X(TIMEOUT, 7, RETRY, "the time allowed for the call is over")                  \
+    X(CANCELLED, 8, RETRY, "the call was stopped")                                 \
     X(INVALID, 20, REJECT, "the input is not valid")                               \
     X(LIMIT, 21, REJECT, "the input is over a limit")                              \
     X(NOT_FOUND, 22, REJECT, "no such object")                                     \

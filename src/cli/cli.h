@@ -128,6 +128,8 @@ typedef enum {
 int cli_open(const char *path, cli_open_mode mode, const godwit_host *host, godwit **out);
 /* Explains a failed call on an open handle ("doing: message"); the exit code. */
 int cli_explain(godwit *g, const char *path, const char *doing, godwit_status status);
+/* The same with the message at hand. */
+int cli_explain_text(const char *path, const char *doing, godwit_status status, const char *message);
 int cli_exit_code(godwit_status status);
 /* A setting stored by init, copied into `a`; ptr NULL when absent. */
 slice cli_setting(godwit *g, arena *a, const char *key);

@@ -50,7 +50,8 @@ static const char *advice(godwit_status status) {
     }
 }
 
-static int explain(const char *path, const char *doing, godwit_status status, const char *message) {
+int cli_explain_text(const char *path, const char *doing, godwit_status status,
+                     const char *message) {
     const char *next = advice(status);
     /* exit 3 is for a server that did not answer in time, whatever the code's class */
     (void)cli_fail("%s: %s: %s", path, doing, message);
@@ -62,7 +63,7 @@ static int explain(const char *path, const char *doing, godwit_status status, co
 
 int cli_explain(godwit *g, const char *path, const char *doing, godwit_status status) {
     const char *message = godwit_message(g);
-    return explain(path, doing, status, *message ? message : godwit_status_text(status));
+    return cli_explain_text(path, doing, status, *message ? message : godwit_status_text(status));
 }
 
 static int check_file(const char *path, cli_open_mode mode) {
@@ -144,7 +145,7 @@ int cli_open(const char *path, cli_open_mode mode, const godwit_host *host, godw
         status = GODWIT_READONLY; /* SQLite can't open a WAL database without its -shm file */
     }
     if (status != GODWIT_OK) {
-        return explain(path, "opening", status, godwit_status_text(status));
+        return cli_explain_text(path, "opening", status, godwit_status_text(status));
     }
     return CLI_GO;
 }

@@ -2,23 +2,20 @@
  *
  * Whatever happens, the queue is intact, and the last line on stderr says how much is pending. */
 #include <signal.h>
-#include <time.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/progress.h"
 #include "core/json.h"
 
-#define WATCH_STEP_MS      250 /* how often --watch looks for local changes */
-#define WATCH_FAILURES_MAX 8   /* exponent at which the wait stops growing */
-
 static const char help[] =
     "Usage: godwit sync APP.db [OPTIONS]\n\n"
     "Sends every pending operation and fetches what others changed, until both sides agree.\n"
     "When the server can't be reached it exits with 3; nothing is lost, the queue stays.\n\n"
     "Options:\n"
-    "  --watch          keep going: sync after local changes and every --interval seconds\n"
-    "  --interval S     with --watch: seconds between looks at the server (default 5)\n"
+    "  --watch          keep going: sync after local changes and when the server has news\n"
+    "  --interval S     with --watch: sync every S seconds also without either (default 60)\n"
     "  --timeout S      give up after S seconds (default 60)\n"
     "  --json           print the report as JSON (one line per sync with --watch)\n"
     "  --quiet          no progress and no summary\n\n"
@@ -33,13 +30,6 @@ typedef struct {
     int64_t timeout_s, interval_s;
     progress line;
 } sync_options;
-
-static volatile sig_atomic_t stop_requested;
-
-static void on_signal(int number) {
-    (void)number;
-    stop_requested = 1;
-}
 
 static int print_json(godwit_status status, const godwit_sync_report *r) {
     const struct {
@@ -85,85 +75,82 @@ static void print_summary(const godwit_sync_report *r) {
     bytes_deinit(&b);
 }
 
-static int explain_failure(godwit *g, const char *path, godwit_status status) {
-    godwit_metrics metrics = {0};
-    int code = cli_explain(g, path, "syncing", status);
-    if (godwit_get_metrics(g, &metrics) == GODWIT_OK) {
-        long long n = metrics.pending_operations;
-        fprintf(stderr, "The queue is intact: %lld operation%s pending, nothing is lost.\n", n,
-                n == 1 ? "" : "s");
-    }
-    return code;
-}
-
-static int sync_once(godwit *g, sync_options *options, godwit_class *cls) {
-    godwit_sync_report report = {0};
-    godwit_status status = godwit_sync(g, options->timeout_s * 1000, &report);
-    progress_clear(&options->line);
-    *cls = godwit_status_class(status);
+static int report(sync_options *options, godwit_status status, const godwit_sync_report *r,
+                  const char *message) {
     int code = cli_exit_code(status);
     if (options->json) {
-        int printed = print_json(status, &report);
+        int printed = print_json(status, r);
         code = code == CLI_OK ? printed : code;
     }
     if (status != GODWIT_OK) {
-        code = explain_failure(g, options->path, status);
+        long long n = r->pending;
+        code = cli_explain_text(options->path, "syncing", status, message);
+        fprintf(stderr, "The queue is intact: %lld operation%s pending, nothing is lost.\n", n,
+                n == 1 ? "" : "s");
     } else if (!options->quiet && !options->json) {
-        print_summary(&report);
+        print_summary(r);
     }
     return code;
 }
 
-static int64_t data_version(sqlite3 *connection) {
-    sqlite3_stmt *stmt = NULL;
-    int64_t version = -1;
-    if (sqlite3_prepare_v2(connection, "PRAGMA data_version", -1, &stmt, NULL) == SQLITE_OK &&
-        sqlite3_step(stmt) == SQLITE_ROW) {
-        version = sqlite3_column_int64(stmt, 0);
-    }
-    sqlite3_finalize(stmt);
-    return version;
+static int sync_once(godwit *g, sync_options *options) {
+    godwit_sync_report r = {0};
+    godwit_status status = godwit_sync(g, options->timeout_s * 1000, &r);
+    progress_clear(&options->line);
+    return report(options, status, &r, godwit_message(g));
 }
 
-/* Until the time is over, another connection wrote to the database, or a signal came. */
-static void wait_for_work(godwit *g, int64_t wait_ms, bool wake_on_change) {
-    const struct timespec step = {0, WATCH_STEP_MS * 1000000L};
-    int64_t before = data_version(godwit_connection(g));
-    for (int64_t waited = 0; waited < wait_ms && !stop_requested; waited += WATCH_STEP_MS) {
-        nanosleep(&step, NULL);
-        if (wake_on_change && data_version(godwit_connection(g)) != before) {
-            return;
+/* ---- Watching ---- */
+
+typedef struct {
+    sync_options *options;
+    godwit_status last; /* what is said once is not said again while it lasts */
+    bool said;
+    atomic_int code;
+} watcher;
+
+static void on_pass(void *context, godwit_status status, const godwit_sync_report *r,
+                    const char *message) {
+    watcher *w = context;
+    godwit_class cls = godwit_status_class(status);
+    bool news = !w->said || status != w->last || r->sent || r->received;
+    if (news || w->options->json) {
+        int code = report(w->options, status, r, message);
+        if (cls == GODWIT_CLASS_MISUSE || cls == GODWIT_CLASS_CORRUPT) {
+            atomic_store(&w->code, code); /* waiting would not mend these */
+            (void)kill(getpid(), SIGTERM);
         }
     }
+    w->said = true;
+    w->last = status;
 }
 
 static int watch(godwit *g, sync_options *options) {
-    struct sigaction action = {.sa_handler = on_signal};
-    int failures = 0;
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    while (!stop_requested) {
-        godwit_class cls = GODWIT_CLASS_OK;
-        int code = sync_once(g, options, &cls);
-        if (cls == GODWIT_CLASS_MISUSE || cls == GODWIT_CLASS_CORRUPT) {
-            return code; /* waiting would not mend these; a refused token may be renewed */
-        }
-        failures = code == CLI_OK ? 0 : failures + 1;
-        int64_t wait_ms = options->interval_s * 1000;
-        if (failures) {
-            int exponent = failures < WATCH_FAILURES_MAX ? failures : WATCH_FAILURES_MAX;
-            int64_t longer_ms = (int64_t)1000 << exponent;
-            wait_ms = wait_ms > longer_ms ? wait_ms : longer_ms;
-        }
-        wait_for_work(g, wait_ms, failures == 0);
+    watcher w = {.options = options};
+    godwit_run_options run = {.interval_ms = options->interval_s * 1000,
+                              .wait_seconds = 25,
+                              .on_pass = on_pass,
+                              .context = &w};
+    sigset_t set;
+    int got = 0;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    atomic_init(&w.code, CLI_OK);
+    godwit_status status = godwit_start(g, &run);
+    if (status != GODWIT_OK) {
+        return cli_explain(g, options->path, "starting to watch", status);
     }
-    return CLI_OK;
+    while (sigwait(&set, &got) != 0) {
+    }
+    (void)godwit_stop(g);
+    return atomic_load(&w.code);
 }
 
 int cli_sync(int argc, char **argv) {
     bool watching = false;
-    sync_options sync = {.timeout_s = 60, .interval_s = 5};
+    sync_options sync = {.timeout_s = 60, .interval_s = 60};
     const cli_option options[] = {{.name = "--watch", .flag = &watching},
                                   {.name = "--interval", .number = &sync.interval_s},
                                   {.name = "--timeout", .number = &sync.timeout_s},
@@ -177,12 +164,11 @@ int cli_sync(int argc, char **argv) {
     }
     godwit_host host = {0};
     godwit *g = NULL;
-    progress_init(&sync.line, &host, !sync.quiet);
+    progress_init(&sync.line, &host, !sync.quiet && !watching);
     sync.path = argv[1];
     code = cli_open(argv[1], CLI_OPEN_TRACKED, &host, &g);
     if (code == CLI_GO) {
-        godwit_class cls = GODWIT_CLASS_OK;
-        code = watching ? watch(g, &sync) : sync_once(g, &sync, &cls);
+        code = watching ? watch(g, &sync) : sync_once(g, &sync);
     }
     godwit_close(g);
     progress_deinit(&sync.line);

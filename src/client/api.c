@@ -9,10 +9,10 @@
 #include <unistd.h>
 
 #include "client/group.h"
+#include "client/runner.h"
 #include "client/track.h"
 #include "core/limits.h"
 
-#define BUSY_TIMEOUT_MS    5000
 #define SQLITE_VERSION_MIN 3038000
 #define URL_BYTES_MAX      2048
 #define PATH_BYTES_MAX     4096
@@ -231,6 +231,7 @@ void godwit_close(godwit *g) {
     if (!g) {
         return;
     }
+    runner_end(g);
     pump_close(g);
     arena_deinit(&g->registry.memory);
     if (g->db.handle) {
@@ -375,6 +376,8 @@ godwit_status godwit_init(godwit *g, const godwit_settings *settings) {
     }
     if (status != GODWIT_OK) {
         db_rollback(&g->db);
+    } else {
+        runner_hint(g, client_wall_ms(g));
     }
     return client_leave(g, status);
 }

@@ -35,7 +35,10 @@ typedef struct {
     arena memory;
 } client_registry;
 
+#define BUSY_TIMEOUT_MS    5000
+
 struct pump;
+typedef struct runner runner;
 
 struct godwit {
     db db;
@@ -45,6 +48,10 @@ struct godwit {
     client_registry registry;
     struct pump *pump;       /* created on first use by pump.c */
     bool in_call;
+    runner *runner;   /* the background thread started on this handle, or NULL */
+    /* asked during and between requests, on the handle's thread: not 0 = stop. NULL = never */
+    int (*cancelled)(void *cancel_context);
+    void *cancel_context;
     int64_t clock_ahead_ms;  /* the server's clock less ours, as of the last answer that told it */
     int64_t round_trip_ms;   /* of the answer being taken, if it carried results; -1 = none */
 };

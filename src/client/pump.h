@@ -79,6 +79,31 @@ godwit_status answer_blame(godwit *g, pump *p, int http, round_problem kind, sli
 /* Gives up the first group that waits to be sent: it keeps its place as voids. */
 godwit_status quarantine_first(godwit *g, slice scope) MUST_USE;
 
+/* ---- sync.c ---- */
+/* How HTTP is done: the host's way or the built-in one. */
+typedef struct {
+    void *context;
+    void (*exchange)(void *context, const godwit_http_request *request, godwit_http_answer *answer);
+} sync_way;
+typedef struct {
+    sync_way way;
+    slice url;          /* of the server, without a slash at the end */
+    const char *method, *path;
+    slice body;
+    int64_t timeout_ms;
+} sync_call;
+godwit_status sync_way_of(godwit *g, pump *p, sync_way *out) MUST_USE;
+/* Whether syncing can begin, and the server's url. */
+godwit_status sync_check(godwit *g, slice *url, arena *a) MUST_USE;
+/* One exchange with token and headers. answer->body is the caller's to free. CANCELLED: given up, there is
+ * no answer. */
+godwit_status sync_exchange(godwit *g, const sync_call *call, godwit_http_answer *answer) MUST_USE;
+bool sync_cancelled(godwit *g);
+
+/* ---- request.c ---- */
+/* Appends a query parameter's value, escaped. */
+void request_percent(bytes *b, slice s);
+
 /* ---- lease.c ---- */
 /* BUSY: another handle, here or in another process, is syncing. Held until `until_ms` at most. */
 godwit_status lease_take(godwit *g, pump *p, int64_t until_ms) MUST_USE;

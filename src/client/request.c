@@ -413,7 +413,7 @@ godwit_status request_sync(godwit *g, pump *p, int max_ops) {
 
 /* ---- Snapshot ---- */
 
-static void percent(bytes *b, slice s) {
+void request_percent(bytes *b, slice s) {
     for (size_t i = 0; i < s.len; i++) {
         char c = s.ptr[i];
         if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
@@ -447,12 +447,12 @@ godwit_status request_snapshot(godwit *g, pump *p) {
     if (status == GODWIT_OK) {
         p->request.method = "GET";
         bytes_text(&p->request.path, "/v1/sync/snapshot?scope=");
-        percent(&p->request.path, p->request.scope);
+        request_percent(&p->request.path, p->request.scope);
         bytes_text(&p->request.path, "&device=");
-        percent(&p->request.path, device);
+        request_percent(&p->request.path, device);
         if (token.len) {
             bytes_text(&p->request.path, "&token=");
-            percent(&p->request.path, token);
+            request_percent(&p->request.path, token);
         }
         bytes_clear(&p->request.cursor);
         bytes_slice(&p->request.cursor, token);

@@ -1,6 +1,7 @@
 /* The public calls that sync: godwit_sync with a blocking transport, godwit_next and godwit_feed
  * for hosts with their own HTTP. */
 #include "client/pump.h"
+#include "client/runner.h"
 
 #include <stdio.h>
 
@@ -8,11 +9,10 @@
 
 #define SYNC_TIMEOUT_MS 60000
 #define BUSY_WAIT_MS    2000
-#define MIN_WAIT_MS     1000 /* after a hint that the network is back */
 
 /* ---- What both ways need ---- */
 
-static godwit_status check(godwit *g, slice *url, arena *a) {
+godwit_status sync_check(godwit *g, slice *url, arena *a) {
     if (!sqlite3_get_autocommit(g->db.handle)) {
         return client_fail(g, GODWIT_MISUSE, "syncing inside an open transaction: commit it first");
     }
@@ -37,14 +37,13 @@ static godwit_status read_token(godwit *g, arena *a, slice *token) {
 
 /* ---- Blocking ---- */
 
-typedef struct {
-    void *context;
-    void (*exchange)(void *context, const godwit_http_request *request, godwit_http_answer *answer);
-} way;
+bool sync_cancelled(godwit *g) {
+    return g->cancelled && g->cancelled(g->cancel_context);
+}
 
-static godwit_status transport_of(godwit *g, pump *p, way *out) {
+godwit_status sync_way_of(godwit *g, pump *p, sync_way *out) {
     if (g->options.host.exchange) {
-        *out = (way){g->options.host.context, g->options.host.exchange};
+        *out = (sync_way){g->options.host.context, g->options.host.exchange};
         return GODWIT_OK;
     }
     godwit_status status = p->transport ? GODWIT_OK : transport_create(g->allocator, &p->transport);
@@ -52,16 +51,18 @@ static godwit_status transport_of(godwit *g, pump *p, way *out) {
         return client_fail(g, GODWIT_MISUSE,
                            "this build has no HTTP: set host.exchange, or use godwit_next");
     }
-    *out = (way){p->transport, transport_exchange};
+    *out = (sync_way){p->transport, transport_exchange};
     return status;
 }
 
-static godwit_status perform(godwit *g, pump *p, const way *w, slice url, int64_t timeout_ms) {
+godwit_status sync_exchange(godwit *g, const sync_call *call, godwit_http_answer *answer) {
     arena a;
     slice token = {0};
     arena_init(&a, g->allocator, 0);
+    memset(answer, 0, sizeof *answer);
+    answer->retry_after_ms = -1;
     godwit_status status = read_token(g, &a, &token);
-    char *full = arena_printf(&a, SLICE_FMT "%s", SLICE_ARG(url), p->request.path.ptr);
+    char *full = arena_printf(&a, SLICE_FMT "%s", SLICE_ARG(call->url), call->path);
     char *bearer = arena_printf(&a, "Authorization: Bearer " SLICE_FMT, SLICE_ARG(token));
     char *client = arena_printf(&a, "Sync-Client: godwit/%s; schema=%lld", godwit_version(),
                                 (long long)g->registry.registry_version);
@@ -71,40 +72,64 @@ static godwit_status perform(godwit *g, pump *p, const way *w, slice url, int64_
     if (status == GODWIT_OK) {
         const char *headers[] = {bearer, client, "Content-Type: application/json",
                                  "Accept: application/json, application/problem+json"};
-        godwit_http_request request = {.method = p->request.method,
+        godwit_http_request request = {.method = call->method,
                                        .url = full,
                                        .headers = headers,
                                        .header_count = COUNT_OF(headers),
-                                       .body = p->request.body.ptr,
-                                       .body_bytes = p->request.body.len,
-                                       .timeout_ms = timeout_ms,
-                                       .answer_max = ANSWER_BYTES_MAX};
-        godwit_http_answer answer;
-        memset(&answer, 0, sizeof answer);
-        answer.retry_after_ms = -1;
-        w->exchange(w->context, &request, &answer);
-        answer.reason[sizeof answer.reason - 1] = 0;
+                                       .body = call->body.ptr,
+                                       .body_bytes = call->body.len,
+                                       .timeout_ms = call->timeout_ms,
+                                       .answer_max = ANSWER_BYTES_MAX,
+                                       .cancelled = g->cancelled,
+                                       .cancel_context = g->cancel_context};
+        call->way.exchange(call->way.context, &request, answer);
+        answer->reason[sizeof answer->reason - 1] = 0;
+    }
+    arena_deinit(&a);
+    if (status == GODWIT_OK && sync_cancelled(g)) {
+        mem_free(g->allocator, answer->body);
+        memset(answer, 0, sizeof *answer);
+        status =
+            client_fail(g, GODWIT_CANCELLED, "stopped; what was sent and not answered goes again");
+    }
+    return status;
+}
+
+/* The pump's request, and what comes of it. */
+static godwit_status perform(godwit *g, pump *p, const sync_way *w, slice url, int64_t timeout_ms) {
+    godwit_http_answer answer;
+    const sync_call call = {.way = *w,
+                            .url = url,
+                            .method = p->request.method,
+                            .path = p->request.path.ptr,
+                            .body = bytes_view(&p->request.body),
+                            .timeout_ms = timeout_ms};
+    godwit_status status = sync_exchange(g, &call, &answer);
+    if (status == GODWIT_OK) {
         status = pump_answer(g, p, &answer);
         mem_free(g->allocator, answer.body);
     }
-    arena_deinit(&a);
     return status;
 }
 
 static godwit_status run(godwit *g, pump *p, int64_t timeout_ms) {
     arena a;
     slice url = {0};
-    way w = {0};
+    sync_way w = {0};
     arena_init(&a, g->allocator, 0);
-    godwit_status status = check(g, &url, &a);
+    godwit_status status = sync_check(g, &url, &a);
     if (status == GODWIT_OK) {
-        status = transport_of(g, p, &w);
+        status = sync_way_of(g, p, &w);
     }
     int64_t end_ms = client_mono_ms(g) + timeout_ms;
     p->wait_until_ms = 0; /* godwit_sync does not wait for next_attempt_at */
     bool going = status == GODWIT_OK;
     while (going) {
         int64_t left_ms = end_ms - client_mono_ms(g);
+        if (sync_cancelled(g)) {
+            status = client_fail(g, GODWIT_CANCELLED, "stopped; what was settled is kept");
+            break;
+        }
         if (left_ms <= 0) {
             status = client_fail(g, GODWIT_TIMEOUT,
                                  "the time allowed is over; what was settled is kept");
@@ -225,7 +250,7 @@ static godwit_status next(godwit *g, pump *p, const char **out) {
     slice url = {0};
     int64_t wait_ms = 0;
     arena_init(&a, g->allocator, 0);
-    godwit_status status = check(g, &url, &a);
+    godwit_status status = sync_check(g, &url, &a);
     arena_deinit(&a);
     if (status == GODWIT_OK) {
         status = wait_left(g, p, &wait_ms);
@@ -340,18 +365,49 @@ godwit_status godwit_feed(godwit *g, int64_t id, int status_code, const char *he
     return client_leave(g, status);
 }
 
+/* Pulls the next attempt forward, by chance within a second: a network that comes back comes back
+ * for many. */
+static godwit_status pull_forward(godwit *g, int64_t *at_ms) {
+    int64_t last_ms = 0, until_ms = 0, failures = 0;
+    uint64_t drawn = 0;
+    godwit_status status = client_meta_int(g, "next_attempt_ms", 0, &until_ms);
+    if (status == GODWIT_OK) {
+        status = client_meta_int(g, "last_attempt_ms", 0, &last_ms);
+    }
+    if (status == GODWIT_OK) {
+        status = client_meta_int(g, "failures", 0, &failures);
+    }
+    if (status == GODWIT_OK) {
+        status = client_entropy(g, &drawn, sizeof drawn);
+    }
+    *at_ms = backoff_hinted_ms(client_wall_ms(g), last_ms, drawn);
+    if (status == GODWIT_OK && until_ms > *at_ms) {
+        status = client_meta_set_int(g, "next_attempt_ms", *at_ms);
+    }
+    if (status == GODWIT_OK && failures > BACKOFF_HINTED_FAILURES) {
+        status = client_meta_set_int(g, "failures", BACKOFF_HINTED_FAILURES);
+    }
+    return status;
+}
+
 godwit_status godwit_notify_network(godwit *g) {
-    int64_t last_ms = 0, until_ms = 0;
+    int64_t at_ms = 0;
     godwit_status status = client_enter(g);
     if (status != GODWIT_OK) {
         return status;
     }
-    status = client_meta_int(g, "next_attempt_ms", 0, &until_ms);
+    status = db_begin(&g->db);
     if (status == GODWIT_OK) {
-        status = client_meta_int(g, "last_attempt_ms", 0, &last_ms);
+        status = pull_forward(g, &at_ms);
+        if (status == GODWIT_OK) {
+            status = db_commit(&g->db);
+        }
+        if (status != GODWIT_OK) {
+            db_rollback(&g->db);
+        }
     }
-    if (status == GODWIT_OK && until_ms > last_ms + MIN_WAIT_MS) {
-        status = client_meta_set_int(g, "next_attempt_ms", last_ms + MIN_WAIT_MS);
+    if (status == GODWIT_OK) {
+        runner_hint(g, at_ms);
     }
     return client_leave(g, status);
 }

@@ -24,6 +24,14 @@ int64_t backoff_delay_ms(retry_class cls, int attempt, int64_t retry_after_ms, u
     return delay < retry_after_ms ? retry_after_ms : delay;
 }
 
+int64_t backoff_hinted_ms(int64_t now_ms, int64_t last_attempt_ms, uint64_t random) {
+    int64_t from_ms = last_attempt_ms + BACKOFF_BASE_MS;
+    if (from_ms < now_ms || last_attempt_ms > now_ms) { /* the latter: the clock was set back */
+        from_ms = now_ms;
+    }
+    return from_ms + (int64_t)(random % (BACKOFF_BASE_MS + 1));
+}
+
 retry_class backoff_class(int http_status) {
     if (http_status >= 200 && http_status < 300) {
         return RETRY_DECISION;

@@ -299,6 +299,59 @@ static void call_notify_network(sqlite3_context *context, int argc, sqlite3_valu
     }
 }
 
+/* {"intervalMs":..,"localMs":..,"waitSeconds":..} */
+static bool read_run_options(const json *root, godwit_run_options *out) {
+    int64_t wait_s = 0;
+    const struct {
+        const char *name;
+        int64_t *n;
+    } members[] = {
+        {"intervalMs", &out->interval_ms}, {"localMs", &out->local_ms}, {"waitSeconds", &wait_s}};
+    uint32_t known = 0;
+    for (size_t i = 0; i < COUNT_OF(members); i++) {
+        const json *v = json_get(root, members[i].name);
+        known += v != NULL;
+        if (v && (!json_int(v, members[i].n) || *members[i].n < -1 || *members[i].n > 86400000)) {
+            return false;
+        }
+    }
+    out->wait_seconds = (int)wait_s;
+    return known == root->count;
+}
+
+static void call_start(sqlite3_context *context, int argc, sqlite3_value **argv) {
+    godwit_run_options options = {0};
+    const char *text = extension_text(argc, argv, 0);
+    const json *root = NULL;
+    arena a;
+    if (!arguments(context, argc, 0, 1)) {
+        return;
+    }
+    arena_init(&a, NULL, 0);
+    if (text) {
+        root = parse_object(context, &a, text);
+    }
+    if (root && !read_run_options(root, &options)) {
+        extension_error(context, GODWIT_INVALID,
+                        "the options are numbers named intervalMs, localMs and waitSeconds");
+    } else if (root || !text) {
+        godwit *g = extension_handle(context, false);
+        if (g) {
+            leave(context, g, godwit_start(g, &options));
+        }
+    }
+    arena_deinit(&a);
+}
+
+static void call_stop(sqlite3_context *context, int argc, sqlite3_value **argv) {
+    godwit *g = extension_handle(context, false);
+    (void)argc;
+    (void)argv;
+    if (g) {
+        leave(context, g, godwit_stop(g));
+    }
+}
+
 int functions_register(sqlite3 *connection, extension *e) {
     static const extension_function list[] = {
         {"godwit_init", 1, SQLITE_DIRECTONLY, call_init},
@@ -311,6 +364,8 @@ int functions_register(sqlite3 *connection, extension *e) {
         {"godwit_next", 0, SQLITE_DIRECTONLY, call_next},
         {"godwit_feed", -1, SQLITE_DIRECTONLY, call_feed},
         {"godwit_notify_network", 0, SQLITE_DIRECTONLY, call_notify_network},
+        {"godwit_start", -1, SQLITE_DIRECTONLY, call_start},
+        {"godwit_stop", 0, SQLITE_DIRECTONLY, call_stop},
     };
     return extension_register(connection, e, list, COUNT_OF(list));
 }

@@ -1,7 +1,8 @@
 /* HTTP by libcurl. See transport.h.
  *
- * One easy handle per transport: libcurl keeps its connections in it. Redirects are not followed at
- * all, so a token never travels to another host. Nothing of a request or an answer is logged. */
+ * One easy handle per transport, run in a multi handle that keeps the connections. Redirects are
+ * not followed at all, so a token never travels to another host. Nothing of a request or an answer
+ * is logged. */
 #include "transport/transport.h"
 
 #include <curl/curl.h>
@@ -9,11 +10,13 @@
 #include <time.h>
 
 #define CONNECT_TIMEOUT_MS 10000L
+#define CANCEL_STEP_MS     100 /* between questions whether a request is still wanted */
 #define REASON_BYTES       sizeof(((godwit_http_answer *)0)->reason)
 
 struct transport {
     const godwit_allocator *allocator;
     CURL *curl;
+    CURLM *multi; /* holds the connections; a transfer in it can be given up at any moment */
     bytes gzip;
     char error[CURL_ERROR_SIZE];
 };
@@ -35,8 +38,9 @@ godwit_status transport_create(const godwit_allocator *allocator, transport **ou
     t->allocator = allocator;
     bytes_init(&t->gzip, allocator, 0);
     t->curl = curl_easy_init(); /* initialises the library too; thread-safe since 7.84 */
-    if (!t->curl) {
-        mem_free(allocator, t);
+    t->multi = curl_multi_init();
+    if (!t->curl || !t->multi) {
+        transport_destroy(t);
         return GODWIT_NOMEM;
     }
     *out = t;
@@ -46,6 +50,7 @@ godwit_status transport_create(const godwit_allocator *allocator, transport **ou
 void transport_destroy(transport *t) {
     if (t) {
         curl_easy_cleanup(t->curl);
+        (void)curl_multi_cleanup(t->multi);
         bytes_deinit(&t->gzip);
         mem_free(t->allocator, t);
     }
@@ -117,6 +122,9 @@ static void set_options(transport *t, const godwit_http_request *request, slice 
 #endif
     curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    curl_easy_setopt(c, CURLOPT_QUICK_EXIT, 1L); /* a look-up of a name must not hold up a stop */
+#endif
     curl_easy_setopt(c, CURLOPT_ERRORBUFFER, t->error);
     curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(c, CURLOPT_ACCEPT_ENCODING, "gzip");
@@ -135,6 +143,32 @@ static void set_options(transport *t, const godwit_http_request *request, slice 
     } else {
         curl_easy_setopt(c, CURLOPT_HTTPGET, 1L);
     }
+}
+
+/* Runs the transfer to its end, or until the request is cancelled: its connection is closed then.
+ */
+static CURLcode transfer(transport *t, const godwit_http_request *request) {
+    CURLcode rc = CURLE_ABORTED_BY_CALLBACK;
+    int running = 1, left = 0;
+    if (curl_multi_add_handle(t->multi, t->curl) != CURLM_OK) {
+        return CURLE_FAILED_INIT;
+    }
+    while (running) {
+        CURLMcode code = curl_multi_perform(t->multi, &running);
+        if (code == CURLM_OK && running) {
+            code = curl_multi_poll(t->multi, NULL, 0, CANCEL_STEP_MS, NULL);
+        }
+        if (code != CURLM_OK ||
+            (request->cancelled && request->cancelled(request->cancel_context))) {
+            break;
+        }
+    }
+    const CURLMsg *message = curl_multi_info_read(t->multi, &left);
+    if (message && message->msg == CURLMSG_DONE) {
+        rc = message->data.result;
+    }
+    (void)curl_multi_remove_handle(t->multi, t->curl);
+    return rc;
 }
 
 static void fail(godwit_http_answer *answer, const char *reason) {
@@ -159,7 +193,7 @@ static void perform(transport *t, const godwit_http_request *request, godwit_htt
         return;
     }
     set_options(t, request, body, *headers, s);
-    CURLcode rc = curl_easy_perform(t->curl);
+    CURLcode rc = transfer(t, request);
     if (s->too_large) {
         fail(answer, "the answer is larger than allowed");
     } else if (s->body->failed) {

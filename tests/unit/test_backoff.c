@@ -71,12 +71,28 @@ static void statuses_have_names_texts_and_classes(void **state) {
     assert_int_equal(godwit_status_class(newer), GODWIT_CLASS_MISUSE);
 }
 
+static void a_hint_is_spread_over_a_second(void **state) {
+    (void)state;
+    int64_t first = INT64_MAX, last = 0;
+    for (uint64_t random = 0; random < 5000; random += 7) {
+        int64_t at = backoff_hinted_ms(100000, 50000, random * UINT64_C(0x9e3779b97f4a7c15));
+        first = at < first ? at : first;
+        last = at > last ? at : last;
+    }
+    assert_in_range(first, 100000, 100050);
+    assert_in_range(last, 100950, 101000);
+    /* not within a second of the last attempt, and a clock that was set back holds nothing up */
+    assert_int_equal(backoff_hinted_ms(100000, 99900, 0), 100900);
+    assert_int_equal(backoff_hinted_ms(100000, 900000, 0), 100000);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(delays_stay_within_their_bound),
         cmocka_unit_test(retry_after_is_a_bounded_floor),
         cmocka_unit_test(every_http_status_has_a_class),
         cmocka_unit_test(statuses_have_names_texts_and_classes),
+        cmocka_unit_test(a_hint_is_spread_over_a_second),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
