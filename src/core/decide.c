@@ -176,8 +176,40 @@ static void apply_all(decide_work *w) {
         w->inputs[i].conflict_count = 0;
     }
     if (w->ended_as == OUTCOME_CONFLICT) {
-        decide_record_held(w, w->code == CODE_LOST_BASE ? "lost_base" : "row_gone");
+        decide_record_held(w, w->code == CODE_LOST_BASE ? "lost_base"
+                              : w->code == CODE_HELD    ? "held"
+                                                        : "row_gone");
     }
+}
+
+/* Does the row mix columns of the operation with columns that somebody else has edited unseen? Then
+ * both sides may have been good, and only what the merge makes of them is not. */
+static bool mixes(const decide_work *w, const decide_input *in) {
+    if (in->op->kind != OP_UPDATE || !in->row || !in->row->row.exists || in->row->row.deleted) {
+        return false;
+    }
+    for (size_t i = 0; i < in->table->column_count; i++) {
+        const merge_meta *meta = &in->row->row.meta[i];
+        if (meta->ver && !decide_carried(in, (int)i) &&
+            decide_newer(w, meta, in->eff_base, in->op->seq)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The database has refused what was decided before. */
+static void refuse_forced(decide_work *w, const wire_op *ops, const decide_refusal *forced) {
+    size_t index = forced->op_index < w->count ? forced->op_index : 0;
+    decide_read_inputs(w, ops);
+    if (!w->ended && forced->code == CODE_CHECK_FAILED && mixes(w, &w->inputs[index])) {
+        decide_end(w, &w->inputs[index], OUTCOME_CONFLICT, forced->code, "");
+        w->detail = forced->detail;
+        decide_record_held(w, "check");
+        return;
+    }
+    force(w, forced);
+    decide_record_refused(w, forced);
 }
 
 /* Everything up to the rows: refusals that need no merge, then the merge. */
@@ -187,7 +219,7 @@ static void decide_rows_of_group(decide_work *w, const wire_op *ops, bool some_k
         w->inputs[i].op = &ops[i];
     }
     if (forced) {
-        force(w, forced);
+        refuse_forced(w, ops, forced);
         return;
     }
     refuse_voids(w, ops);

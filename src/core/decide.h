@@ -69,6 +69,7 @@ typedef struct {
     decide_row **buckets; /* see decide_row_of */
     size_t bucket_count, row_count;
     uint64_t hash_seed;  /* anything callers can't guess; does not change what is decided */
+    bool lift_parents;   /* deleted parents of the rows at hand are loaded: they may come back */
     bool dev_accept_all; /* unused columns are refused by name either way */
     slice last_entity;   /* decide's own: the table found last */
     const schema_table *last_table;
@@ -115,10 +116,15 @@ typedef struct {
     slice id; /* conflict id, from commit number and index: stable under replay */
     const schema_table *table;
     slice entity_id;
-    slice kind; /* theirs_ours: field | delete_update | update_delete | create_create |
-                   delete_create; held whole: lost_base | row_gone | unverifiable */
-    const wire_op *op;
-    slice columns_json;               /* ["title"]; [] where the whole row is meant */
+    slice kind;        /* theirs_ours: field | delete_update | update_delete | create_create |
+                          delete_create; held whole: held | lost_base | row_gone | unverifiable | check;
+                          refused: unique | fk | check */
+    const wire_op *op; /* ours */
+    int64_t our_at_ms, our_base; /* its corrected time; what its author had seen */
+    int64_t their_commit;        /* in which theirs was written last, 0 = there is none */
+    slice their_clock;           /* the row's vector clock before */
+    slice writers;      /* set by the caller of decide: who, when, with which clocks, as JSON */
+    slice columns_json; /* ["title"]; [] where the whole row is meant */
     slice base, theirs, ours, chosen; /* JSON objects; empty = null */
     slice policy; /* lww, server_wins, .., edit_wins, delete_wins, keep_server, .., recreate */
     slice winner; /* ours | theirs | merged | none */
@@ -166,6 +172,8 @@ typedef struct {
  *
  *   all keys known                                     -> duplicate: the first decision is copied
  *   forced, void, failed dependency, malformed         -> rejected, nothing of the group applies
+ *   forced by a CHECK that only the merged row fails   -> conflict (check-failed), nothing applies
+ *   policy hold_group                                  -> conflict (held), nothing applies
  *   some keys known; re-keyed below the ledger's floor -> conflict (unverifiable), nothing applies
  *   update of a row whose base this history lacks      -> conflict (lost-base), nothing applies
  *   otherwise each operation by semantics 7.2 to 7.4; a refusal of one undoes and rejects all
@@ -176,6 +184,13 @@ godwit_status decide_group(decide_context *c, decide_device *device, const push_
                            const wire_op *ops, size_t count, const decide_ledger *by_key,
                            bool dep_failed, const decide_refusal *forced,
                            decide_commit *out) MUST_USE;
+
+/* The table a foreign key refers to; NULL when it is not synced. */
+const schema_table *decide_parent_table(const decide_context *c, const schema_fk *fk);
+/* entityId of the parent that a foreign key's values name. `values`: [fk->count]. ptr NULL: they
+ * name none, or not by its primary key. */
+slice decide_parent_id(arena *a, const schema_table *parent, const schema_fk *fk,
+                       const value *const *values);
 
 /* base.seq if that commit exists here with that salt, else 0. A group without a stream gives
  * baseSeq directly: absent = the current row (nothing is concurrent), a number that is not here yet

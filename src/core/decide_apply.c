@@ -33,7 +33,7 @@ bool decide_edited(const decide_work *w, const decide_input *in) {
 }
 
 /* Deleted by somebody the author had not seen? */
-static bool deleted_concurrently(const decide_work *w, const decide_input *in) {
+bool decide_deleted_concurrently(const decide_work *w, const decide_input *in) {
     const merge_row *row = &in->row->row;
     bool own = w->device.len > 0 && slice_equal(row->del_device, w->device);
     return row->del_ver > in->eff_base && row->del_ver != w->commit && !own;
@@ -91,11 +91,12 @@ static slice object_or_none(slice text) {
 }
 
 static void create_over_tombstone(decide_work *w, decide_input *in) {
-    if (deleted_concurrently(w, in)) {
+    if (decide_deleted_concurrently(w, in)) {
         decide_conflict *record = decide_record(w, in, "delete_create", "recreate", "ours");
         if (record) {
             record->ours = object_or_none(in->op->payload);
             record->chosen = record->ours;
+            record->their_commit = in->row->row.del_ver;
         }
         outcome_of(in, OUTCOME_MERGED);
     }
@@ -143,29 +144,38 @@ static void update_without_row(decide_work *w, decide_input *in) {
 
 /* Edit against delete, the edit wins: the row comes back as it was when it went. */
 static void resurrect(decide_work *w, decide_input *in) {
-    decide_touch *touch = decide_touch_row(w, in);
+    int64_t del_ver = in->row->row.del_ver;
+    decide_lift(w, in, in->row);
     decide_conflict *record = decide_record(w, in, "delete_update", "edit_wins", "ours");
-    if (!touch || !record) {
-        return;
+    if (record) {
+        record->base = object_or_none(in->op->base);
+        record->ours = object_or_none(in->op->payload);
+        record->chosen = record->ours;
+        record->their_commit = del_ver;
     }
-    merge_row *row = &in->row->row;
-    row->deleted = false;
-    row->del_ver = 0;
-    row->del_device = (slice){0};
-    row->ver = w->commit;
-    touch->full = true;
-    for (size_t i = 0; i < in->table->column_count; i++) {
-        touch->columns[i] = true;
-    }
-    record->base = object_or_none(in->op->base);
-    record->ours = object_or_none(in->op->payload);
-    record->chosen = record->ours;
     outcome_of(in, OUTCOME_MERGED);
+}
+
+/* The whole row as the edit would have left it: the deletion may be taken back where nobody has the
+ * row any more. */
+static slice edited_row(decide_work *w, const decide_input *in) {
+    const schema_table *t = in->table;
+    value *values = ARENA_ARRAY(w->c->a, value, t->column_count);
+    if (!values) {
+        return (slice){0};
+    }
+    memcpy(values, in->row->row.values, t->column_count * sizeof *values);
+    for (size_t i = 0; i < in->count; i++) {
+        if (in->values[i].type != VALUE_SPECIAL) {
+            values[in->columns[i]] = in->values[i];
+        }
+    }
+    return decide_row_json(w, t, values);
 }
 
 static void update_over_tombstone(decide_work *w, decide_input *in) {
     static const decide_mode mode = {.kind = "field"};
-    if (!deleted_concurrently(w, in)) {
+    if (!decide_deleted_concurrently(w, in)) {
         decide_end(w, in, OUTCOME_REJECTED, CODE_ROW_DELETED, "the row is deleted");
     } else if (in->table->on_conflicting_delete == DELETE_EDIT_WINS) {
         resurrect(w, in);
@@ -174,7 +184,8 @@ static void update_over_tombstone(decide_work *w, decide_input *in) {
         decide_conflict *record = decide_record(w, in, "delete_update", "delete_wins", "theirs");
         if (record) {
             record->base = object_or_none(in->op->base);
-            record->ours = object_or_none(in->op->payload);
+            record->ours = edited_row(w, in);
+            record->their_commit = in->row->row.del_ver;
         }
         outcome_of(in, OUTCOME_MERGED);
     }
@@ -194,6 +205,15 @@ static void apply_update(decide_work *w, decide_input *in) {
     }
 }
 
+static int64_t last_edit(const decide_input *in) {
+    int64_t ver = in->row->row.created.ver;
+    for (size_t i = 0; i < in->table->column_count; i++) {
+        int64_t column = in->row->row.meta[i].ver;
+        ver = column > ver ? column : ver;
+    }
+    return ver;
+}
+
 /* Values the delete's author had not seen, for the record: the whole row, so that it can be
  * restored. */
 static void record_delete(decide_work *w, decide_input *in, const char *policy,
@@ -202,6 +222,7 @@ static void record_delete(decide_work *w, decide_input *in, const char *policy,
     if (!record) {
         return;
     }
+    record->their_commit = last_edit(in);
     record->base = object_or_none(in->op->base);
     record->theirs = decide_row_json(w, in->table, in->row->row.values);
     if (strcmp(winner, "theirs") == 0) {
@@ -235,6 +256,9 @@ static void apply_delete(decide_work *w, decide_input *in) {
 
 void decide_apply(decide_work *w, decide_input *in) {
     in->first_conflict = w->conflict_count;
+    if (in->op->kind != OP_DELETE) {
+        decide_lift_parents(w, in);
+    }
     switch (in->op->kind) {
     case OP_CREATE:
         apply_create(w, in);

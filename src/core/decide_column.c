@@ -46,12 +46,14 @@ static bool old_value(decide_work *w, const decide_input *in, int column, value 
     return node && value_from_json(w->c->a, node, out) == GODWIT_OK && out->type != VALUE_SPECIAL;
 }
 
-static void see_their_write(merge_unit *unit, const merge_meta *meta) {
+static void see_their_write(decide_columns *u, const merge_meta *meta) {
+    merge_unit *unit = &u->merge;
     if (!unit->newer || merge_write_order(meta->at_ms, meta->device, meta->seq, unit->their_at_ms,
                                           unit->their_device, unit->their_seq) > 0) {
         unit->their_at_ms = meta->at_ms;
         unit->their_device = meta->device;
         unit->their_seq = meta->seq;
+        u->their_commit = meta->ver;
     }
     unit->newer = true;
 }
@@ -79,7 +81,7 @@ static void unit_add(decide_work *w, decide_input *in, const decide_mode *mode, 
         u->ours[i] = ours ? *ours : *theirs;
         return;
     }
-    see_their_write(&u->merge, decide_meta(&in->row->row, column));
+    see_their_write(u, decide_meta(&in->row->row, column));
     u->old_known[i] = !mode->create && old_value(w, in, column, &u->old[i]);
     if (ours) {
         u->ours[i] = *ours;
@@ -182,6 +184,7 @@ static void record_unit(decide_work *w, decide_input *in, const decide_mode *mod
     if (!record) {
         return;
     }
+    record->their_commit = u->their_commit;
     bool *contested = u->newer;
     for (size_t i = 0; i < u->merge.count; i++) {
         contested[i] = u->newer[i] || u->carried[i];
@@ -200,6 +203,16 @@ static void record_unit(decide_work *w, decide_input *in, const decide_mode *mod
     }
     if (known) {
         record->base = decide_values_json(w, t, u->columns, u->old, contested, count);
+    }
+}
+
+/* Nothing of the group applies: its records are made when all of it is known to be undone. */
+static void hold(decide_work *w, decide_input *in, const decide_mode *mode, const char *policy) {
+    size_t before = w->conflict_count;
+    record_unit(w, in, mode, policy, MERGE_OPEN);
+    if (w->conflict_count > before) {
+        w->held = w->conflicts[before];
+        decide_end(w, in, OUTCOME_CONFLICT, CODE_HELD, "held until a person has decided");
     }
 }
 
@@ -222,18 +235,22 @@ static void settle_unit(decide_work *w, decide_input *in, const decide_mode *mod
     case MERGE_OPEN:
         record_unit(w, in, mode, policy, verdict);
         break;
+    case MERGE_HOLD:
+        hold(w, in, mode, policy);
+        break;
     }
 }
 
 /* Members of one unit may have been given different policies: the most careful one counts. */
 static merge_policy stricter(merge_policy a, merge_policy b) {
     static const int rank[] = {
-        [POLICY_LWW] = 0, [POLICY_CLIENT_WINS] = 1, [POLICY_SERVER_WINS] = 2, [POLICY_MANUAL] = 3,
-        [POLICY_MAX] = 0, [POLICY_MIN] = 0,         [POLICY_COUNTER] = 0,     [POLICY_SET] = 0};
+        [POLICY_LWW] = 0,     [POLICY_CLIENT_WINS] = 1, [POLICY_SERVER_WINS] = 2,
+        [POLICY_MANUAL] = 3,  [POLICY_MAX] = 0,         [POLICY_MIN] = 0,
+        [POLICY_COUNTER] = 0, [POLICY_SET] = 0,         [POLICY_HOLD] = 4};
     return rank[b] > rank[a] ? b : a;
 }
 
-static const value *carried_value(const decide_input *in, int column) {
+const value *decide_carried(const decide_input *in, int column) {
     for (size_t i = 0; i < in->count; i++) {
         if (in->columns[i] == column) {
             return &in->values[i];
@@ -257,7 +274,7 @@ static void write_group(decide_work *w, decide_input *in, const decide_mode *mod
             continue;
         }
         policy = stricter(policy, column->policy);
-        unit_add(w, in, mode, (int)i, carried_value(in, (int)i));
+        unit_add(w, in, mode, (int)i, decide_carried(in, (int)i));
     }
     w->unit.merge.policy = policy;
     settle_unit(w, in, mode, merge_policy_name(policy));

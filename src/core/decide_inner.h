@@ -6,6 +6,7 @@
  *   decide_column.c  units of columns: built, decided, written
  *   decide_record.c  conflict records
  *   decide_unit.c    deletes that stand or fall together
+ *   decide_family.c  rows that come back with those they refer to
  *   decide_rows.c    working rows: look-up, undo, net change
  */
 #ifndef CORE_DECIDE_INNER_H
@@ -48,6 +49,7 @@ typedef struct {
     bool *old_known, *carried, *newer;
     int *columns;
     size_t cap;
+    int64_t their_commit; /* of the write that counts as theirs */
 } decide_columns;
 
 typedef struct {
@@ -68,7 +70,8 @@ typedef struct {
     op_outcome ended_as; /* rejected or conflict */
     op_code code;
     slice detail;
-    size_t ended_at; /* index of the operation that ended it */
+    size_t ended_at;      /* index of the operation that ended it */
+    decide_conflict held; /* the record that held the group; id empty = none */
 } decide_work;
 
 /* Ends the group; the first call counts. `outcome` rejected or conflict. */
@@ -110,6 +113,19 @@ void decide_undo(decide_work *w);
 /* Sets versions and clocks of the written rows and lists the net change of each. */
 void decide_finish_rows(decide_work *w, decide_commit *out);
 
+/* The value that an operation gives a column; NULL = it does not say. */
+const value *decide_carried(const decide_input *in, int column);
+/* Deleted by somebody the author had not seen? */
+bool decide_deleted_concurrently(const decide_work *w, const decide_input *in);
+
+/* Brings a tombstone back, and what was deleted with it and refers to it; records the latter. */
+void decide_lift(decide_work *w, decide_input *in, decide_row *row);
+/* Brings the parents of an operation's row back that were deleted meanwhile (lift_parents). */
+void decide_lift_parents(decide_work *w, decide_input *in);
+/* NULL: NULL, or no such column. */
+const value *decide_fk_value(const decide_row *row, const schema_fk *fk, bool of_parent, size_t i);
+bool decide_refers(const decide_row *child, const decide_row *parent, const schema_fk *fk);
+
 /* Drops the deletes that belong together with a protected one. */
 void decide_delete_units(decide_work *w);
 
@@ -126,5 +142,7 @@ slice decide_values_json(decide_work *w, const schema_table *t, const int *colum
 slice decide_row_json(decide_work *w, const schema_table *t, const value *values);
 /* Records of a group that is held as a whole: one per operation, open. */
 void decide_record_held(decide_work *w, const char *kind);
+/* The record of a group that a constraint of the database refused; nothing for other refusals. */
+void decide_record_refused(decide_work *w, const decide_refusal *refusal);
 
 #endif

@@ -32,7 +32,12 @@ decide_conflict *decide_record(decide_work *w, decide_input *in, const char *kin
         .policy = slice_of(policy),
         .winner = slice_of(winner),
         .open = strcmp(winner, "none") == 0,
+        .our_at_ms = in->at_ms,
+        .our_base = in->eff_base,
     };
+    if (in->row && in->row->row.exists) {
+        w->conflicts[index].their_clock = clock_text(a, &in->row->clock);
+    }
     w->conflict_count++;
     return &w->conflicts[index];
 }
@@ -80,17 +85,50 @@ slice decide_row_json(decide_work *w, const schema_table *t, const value *values
     return decide_values_json(w, t, NULL, values, NULL, t->column_count);
 }
 
+static slice object_or_none(slice text) {
+    return text.len > 2 ? text : (slice){0};
+}
+
+/* The operation as it came. */
+static void tell_operation(decide_work *w, const decide_input *in, decide_conflict *record) {
+    record->columns_json = decide_names_json(w, in->table, in->columns, NULL, in->count);
+    record->base = object_or_none(in->op->base);
+    record->ours = object_or_none(in->op->payload);
+}
+
 void decide_record_held(decide_work *w, const char *kind) {
+    const char *policy = w->code == CODE_HELD ? "hold_group" : "manual";
     for (size_t i = 0; i < w->count; i++) {
         decide_input *in = &w->inputs[i];
         in->first_conflict = w->conflict_count;
-        decide_conflict *record = decide_record(w, in, kind, "manual", "none");
+        decide_conflict *record = decide_record(w, in, kind, policy, "none");
         if (!record) {
             return;
         }
-        record->columns_json = decide_names_json(w, in->table, in->columns, NULL, in->count);
-        record->base = in->op->base.len > 2 ? in->op->base : (slice){0};
-        record->ours = in->op->payload.len > 2 ? in->op->payload : (slice){0};
+        tell_operation(w, in, record);
+        if (i == w->ended_at && w->held.id.len) { /* the one that met somebody else's edit */
+            slice id = record->id;
+            *record = w->held;
+            record->id = id;
+        }
+        in->conflict_count = 1;
+    }
+}
+
+void decide_record_refused(decide_work *w, const decide_refusal *refusal) {
+    decide_input *in = &w->inputs[w->ended_at];
+    const char *kind = refusal->code == CODE_UNIQUE_VIOLATION ? "unique"
+                       : refusal->code == CODE_FK_VIOLATION   ? "fk"
+                       : refusal->code == CODE_CHECK_FAILED || refusal->code == CODE_NOT_NULL
+                           ? "check"
+                           : NULL;
+    if (!kind || !in->table || w->code != refusal->code) {
+        return;
+    }
+    in->first_conflict = w->conflict_count;
+    decide_conflict *record = decide_record(w, in, kind, "reject", "theirs");
+    if (record) {
+        tell_operation(w, in, record);
         in->conflict_count = 1;
     }
 }

@@ -41,41 +41,16 @@ static bool family_init(family *f, decide_work *w, size_t count) {
     return f->deletes && f->leader && f->slots;
 }
 
-/* Column of the parent that the i-th column of the foreign key refers to; -1 when it is unknown. */
-static int parent_column(const schema_table *parent, const schema_fk *fk, size_t i) {
-    if (fk->ref_columns && fk->ref_columns[i].len > 0) {
-        return schema_column_index(parent, fk->ref_columns[i]);
-    }
-    return i < parent->key_count ? parent->key[i] : -1;
-}
-
-/* The foreign key's values on either side. NULL in one of them refers to nothing. */
-static const value *fk_value(const decide_input *in, const schema_fk *fk, bool of_parent,
-                             size_t i) {
-    int column = of_parent ? parent_column(in->table, fk, i) : fk->columns[i];
-    const value *v = column < 0 ? NULL : &in->row->row.values[column];
-    return v && v->type != VALUE_NULL ? v : NULL;
-}
-
 static bool fk_hash(const decide_input *in, const schema_fk *fk, bool of_parent, uint64_t *out) {
     uint64_t hash = 0;
     for (size_t i = 0; i < fk->count; i++) {
-        const value *v = fk_value(in, fk, of_parent, i);
+        const value *v = decide_fk_value(in->row, fk, of_parent, i);
         if (!v) {
             return false;
         }
         hash = value_hash(v, hash);
     }
     *out = hash ^ (hash >> 32);
-    return true;
-}
-
-static bool refers(const decide_input *child, const decide_input *parent, const schema_fk *fk) {
-    for (size_t i = 0; i < fk->count; i++) {
-        if (!value_equal(fk_value(child, fk, false, i), fk_value(parent, fk, true, i))) {
-            return false;
-        }
-    }
     return true;
 }
 
@@ -99,21 +74,12 @@ static void link_children(family *f, const schema_table *child, const schema_tab
         }
         for (size_t slot = (size_t)hash & mask; f->slots[slot]; slot = (slot + 1) & mask) {
             size_t candidate = f->slots[slot] - 1;
-            if (refers(member(f, i), member(f, candidate), fk)) {
+            if (decide_refers(member(f, i)->row, member(f, candidate)->row, fk)) {
                 f->leader[find_leader(f, i)] = find_leader(f, candidate);
                 break; /* a key refers to one parent */
             }
         }
     }
-}
-
-static const schema_table *parent_of(const decide_work *w, const schema_fk *fk) {
-    for (size_t i = 0; i < w->c->schema->table_count; i++) {
-        if (slice_equal(w->c->schema->tables[i].name, fk->table)) {
-            return &w->c->schema->tables[i];
-        }
-    }
-    return NULL;
 }
 
 static bool table_seen(const family *f, size_t index) {
@@ -134,7 +100,7 @@ static void link_all(family *f) {
         }
         last = t;
         for (size_t k = 0; k < t->fk_count; k++) {
-            const schema_table *parent = parent_of(f->w, &t->fks[k]);
+            const schema_table *parent = decide_parent_table(f->w->c, &t->fks[k]);
             if (parent && t->fks[k].count > 0) {
                 link_children(f, t, parent, &t->fks[k]);
             }

@@ -11,12 +11,13 @@ static const char *const POLICY_NAMES[] = {[POLICY_LWW] = "lww",
                                            [POLICY_MAX] = "max",
                                            [POLICY_MIN] = "min",
                                            [POLICY_COUNTER] = "counter",
-                                           [POLICY_SET] = "set"};
+                                           [POLICY_SET] = "set",
+                                           [POLICY_HOLD] = "hold_group"};
 static const char *const VERDICT_NAMES[] = {
     [MERGE_CAUSAL] = "causal", [MERGE_AGREE] = "agree",
     [MERGE_ABA] = "aba",       [MERGE_COMMUTATIVE] = "commutative",
     [MERGE_OURS] = "ours",     [MERGE_THEIRS] = "theirs",
-    [MERGE_OPEN] = "open"};
+    [MERGE_OPEN] = "open",     [MERGE_HOLD] = "hold"};
 
 const char *merge_policy_name(merge_policy policy) {
     ASSERT((size_t)policy < COUNT_OF(POLICY_NAMES));
@@ -155,6 +156,9 @@ merge_verdict merge_unit_decide(const merge_unit *unit) {
     if (unit->policy == POLICY_MANUAL) {
         return MERGE_OPEN;
     }
+    if (unit->policy == POLICY_HOLD) {
+        return MERGE_HOLD;
+    }
     if (unit->incomplete) {
         return MERGE_THEIRS;
     }
@@ -174,6 +178,7 @@ merge_verdict merge_unit_decide(const merge_unit *unit) {
     case POLICY_COUNTER:
     case POLICY_SET:
     case POLICY_MANUAL:
+    case POLICY_HOLD:
         break;
     }
     return latest(unit);

@@ -36,7 +36,8 @@ typedef enum {
     MERGE_COMMUTATIVE, /* a type rule combined both */
     MERGE_OURS,        /* conflict, policy chose ours */
     MERGE_THEIRS,      /* conflict, policy chose theirs */
-    MERGE_OPEN         /* conflict, manual: theirs stays, a record is opened */
+    MERGE_OPEN,        /* conflict, manual: theirs stays, a record is opened */
+    MERGE_HOLD         /* conflict, hold_group: the same for all that was committed together */
 } merge_verdict;
 
 /* One unit's inputs. A member the operation does not write and nobody else has written since has

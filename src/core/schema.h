@@ -16,7 +16,8 @@ typedef enum {
     POLICY_MAX,
     POLICY_MIN,
     POLICY_COUNTER,
-    POLICY_SET
+    POLICY_SET,
+    POLICY_HOLD /* as manual, and nothing of the whole group is applied */
 } merge_policy;
 typedef enum { DELETE_EDIT_WINS, DELETE_DELETE_WINS } delete_policy;
 typedef enum { INITIAL_KEEP_SERVER, INITIAL_KEEP_DEVICE, INITIAL_MANUAL, INITIAL_NEWEST } initial_policy;

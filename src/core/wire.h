@@ -37,6 +37,7 @@ typedef struct {
     size_t depends_count;
     const json *payload_node, *base_node; /* parsed objects; NULL for void */
     slice resolves;                       /* conflict id or empty; no part of the key */
+    bool reverts; /* ... and takes back what a policy decided there ("reverts") */
     /* without stream fields */
     slice key_text;           /* opaque, 1..255 bytes */
     const slice *depends_ids; /* ids within the request */

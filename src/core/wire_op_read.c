@@ -60,12 +60,13 @@ enum {
     F_ORIGIN,
     F_REASON,
     F_RESOLVES,
+    F_REVERTS,
     F_COUNT
 };
 static const char *const stream_fields[F_COUNT] = {
     "id",        "operation", "entityType", "entityId", "sequenceNumber", "idempotencyKey",
     "group",     "ctx",       "payload",    "base",     "nonce",          "wallMs",
-    "dependsOn", "origin",    "reason",     "resolves",
+    "dependsOn", "origin",    "reason",     "resolves", "reverts",
 };
 
 static bool read_group(wire_context *c, const json *node, wire_op *op) {
@@ -77,6 +78,15 @@ static bool read_group(wire_context *c, const json *node, wire_op *op) {
     return wire_members(c, node, "group.", names, COUNT_OF(names), f) &&
            wire_read_int(c, f[0], "group.first", true, 1, WIRE_NUMBER_MAX, &op->group_first) &&
            wire_read_int(c, f[1], "group.size", true, 1, GROUP_OPS_MAX, &op->group_size);
+}
+
+static bool read_decides(wire_context *c, const json *resolves, const json *reverts, wire_op *op) {
+    if (resolves && reverts) {
+        return wire_invalid(c, "an operation resolves a conflict or reverts it, not both");
+    }
+    op->reverts = reverts != NULL;
+    return wire_read_text(c, reverts ? reverts : resolves, reverts ? "reverts" : "resolves", false,
+                          ID_BYTES_MAX, &op->resolves);
 }
 
 /* {"$":base,"salt":"..","<device>":seq-1}: the device's own entry is for readers, but must be true.
@@ -238,7 +248,7 @@ static bool read_stream_op(wire_context *c, const json *node, const push_request
     if (f[F_REASON]) {
         return wire_invalid(c, "reason belongs to a void");
     }
-    return wire_read_text(c, f[F_RESOLVES], "resolves", false, ID_BYTES_MAX, &op->resolves) &&
+    return read_decides(c, f[F_RESOLVES], f[F_REVERTS], op) &&
            read_ctx(c, f[F_CTX], request->device_id, op) && read_content(c, f, op) &&
            check_key(c, op, scope);
 }
@@ -255,11 +265,12 @@ enum {
     P_BASE_SEQ,
     P_DEPENDS,
     P_RESOLVES,
+    P_REVERTS,
     P_COUNT
 };
 static const char *const plain_fields[P_COUNT] = {
     "id",      "operation", "entityType", "entityId", "idempotencyKey",
-    "payload", "baseSeq",   "dependsOn",  "resolves",
+    "payload", "baseSeq",   "dependsOn",  "resolves", "reverts",
 };
 
 static bool read_plain_payload(wire_context *c, const json *node, wire_op *op) {
@@ -317,7 +328,7 @@ static bool read_plain_op(wire_context *c, const json *node, const push_request 
         !wire_read_text(c, f[P_OPERATION], "operation", true, SIZE_MAX, &kind) ||
         !wire_read_text(c, f[P_KEY], "idempotencyKey", true, IDEM_KEY_BYTES_MAX, &op->key_text) ||
         !wire_read_int(c, f[P_BASE_SEQ], "baseSeq", false, 0, WIRE_NUMBER_MAX, &op->base_commit) ||
-        !wire_read_text(c, f[P_RESOLVES], "resolves", false, ID_BYTES_MAX, &op->resolves)) {
+        !read_decides(c, f[P_RESOLVES], f[P_REVERTS], op)) {
         return false;
     }
     op->kind = op_kind_parse(kind);

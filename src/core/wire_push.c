@@ -111,7 +111,7 @@ void wire_push_op(bytes *b, bool *first, slice device_id, const wire_op *op) {
     }
     key_int(b, &first_member, "wallMs", op->wall_ms);
     if (op->resolves.len && op->kind != OP_VOID) {
-        key_text(b, &first_member, "resolves", op->resolves);
+        key_text(b, &first_member, op->reverts ? "reverts" : "resolves", op->resolves);
     }
     write_dependencies(b, &first_member, op);
     bytes_text(b, ",\"origin\":{\"lsn\":");

@@ -42,11 +42,13 @@ static void write_conflict(bytes *b, const registry *reg, const store_conflict_r
     text_member(b, ",\"entityType\":", entity_of(reg, row->table));
     text_member(b, ",\"entityId\":", row->entity_id);
     text_member(b, ",\"kind\":", row->kind);
+    text_member(b, ",\"operation\":", row->operation);
     json_member(b, ",\"columns\":", row->columns);
     json_member(b, ",\"base\":", row->base);
     json_member(b, ",\"theirs\":", row->theirs);
     json_member(b, ",\"ours\":", row->ours);
     json_member(b, ",\"chosen\":", row->chosen);
+    json_member(b, ",\"writers\":", row->writers);
     text_member(b, ",\"policy\":", row->policy);
     text_member(b, ",\"winner\":", row->winner);
     text_member(b, ",\"state\":", row->state);

@@ -46,6 +46,9 @@ static godwit_status run_group(push *p, size_t at, size_t count, const decide_re
     status =
         decide_group(&run->c, p->stream, p->request, ops, count, by_key, failed, forced, commit);
     if (status == GODWIT_OK) {
+        status = push_writers(p, commit);
+    }
+    if (status == GODWIT_OK) {
         status = store_group_save(run->st, &run->c, &p->author, ops, commit, refusal);
     }
     if (status == GODWIT_OK && prints) {
@@ -106,8 +109,23 @@ static bool any_foreign(const push *p, size_t at, size_t count) {
     return false;
 }
 
-/* One group under a savepoint of its own. At most three tries: as it is; knowing which keys are
- * taken elsewhere (decide says id-unavailable); refused with what the database said. */
+/* What another try should know before the group is refused: keys taken elsewhere (decide says
+ * id-unavailable), parents that were deleted meanwhile (decide brings them back). */
+static godwit_status look_again(push *p, size_t at, size_t count, const decide_refusal *why,
+                                bool *again) {
+    bool fallen = false;
+    godwit_status status = GODWIT_OK;
+    *again = any_foreign(p, at, count);
+    if (why->code == CODE_FK_VIOLATION) {
+        status = push_load_parents(p, at, count, &fallen);
+        p->scope->c.lift_parents = fallen;
+        *again = *again || fallen;
+    }
+    return status;
+}
+
+/* One group under a savepoint of its own. At most three tries: as it is; with a closer look;
+ * refused with what the database said. */
 static godwit_status run_group_alone(push *p, size_t at, size_t count) {
     decide_refusal refusal = {0};
     decide_refusal why;
@@ -121,6 +139,7 @@ static godwit_status run_group_alone(push *p, size_t at, size_t count) {
         }
         status = run_group(p, at, count, forced ? &refusal : NULL, &why);
         if (status == GODWIT_OK) {
+            p->scope->c.lift_parents = false;
             return store_release(p->scope->st);
         }
         if (status == GODWIT_CONSTRAINT) {
@@ -129,9 +148,20 @@ static godwit_status run_group_alone(push *p, size_t at, size_t count) {
             if (back != GODWIT_OK) {
                 return back;
             }
-            forced = tries > 0 || !any_foreign(p, at, count);
+            bool again = false;
+            if (tries == 0) {
+                back = look_again(p, at, count, &why, &again);
+            } else if (p->scope->c.lift_parents) { /* they are down again */
+                back = push_load_parents(p, at, count, &p->scope->c.lift_parents);
+                p->scope->c.lift_parents = false;
+            }
+            if (back != GODWIT_OK) {
+                return back;
+            }
+            forced = !again;
         }
     }
+    p->scope->c.lift_parents = false;
     return status == GODWIT_CONSTRAINT ? GODWIT_INTERNAL : status;
 }
 

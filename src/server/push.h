@@ -2,6 +2,7 @@
  *
  *   push.c         combining, savepoints, the answer's occasion
  *   push_load.c    what decide needs: device, ledger, salts, rows
+ *   push_writers.c who met whom in a conflict
  *   push_ledger.c  what was decided before: dependencies, keys of callers without a stream
  *   push_answer.c  the answer's text (service_inner.h) */
 #ifndef SERVER_PUSH_H
@@ -43,13 +44,20 @@ godwit_status push_load_salts(push *p) MUST_USE;
 /* Working rows of operations from..to; only those new to the context, or all of them (reload). */
 godwit_status push_load_rows(push *p, size_t from, size_t to, bool reload) MUST_USE;
 
+/* Loads the parents that operations at..at+count refer to, and what was deleted with them. *fallen:
+ * one of them is a tombstone. */
+godwit_status push_load_parents(push *p, size_t at, size_t count, bool *fallen) MUST_USE;
+
+/* push_writers.c: tells each record of a decided group who the two sides were. */
+godwit_status push_writers(const push *p, decide_commit *commit) MUST_USE;
+
 /* push_ledger.c */
 
 /* Makes ids of a request without a stream known to push_dependencies. */
 godwit_status push_index_ids(push *p) MUST_USE;
 /* Was something that the group's operations depend on decided without effect? */
 godwit_status push_dependencies(const push *p, size_t at, size_t count, bool *failed) MUST_USE;
-/* Does every conflict the operations resolve exist in the scope? Else *unknown and *refusal. */
+/* Is every conflict the operations resolve one about their row? Else *unknown and *refusal. */
 godwit_status push_resolves(const push *p, size_t at, size_t count, decide_refusal *refusal,
                             bool *unknown) MUST_USE;
 /* Keys of a group without a stream. *answered: the group is not decided now. */

@@ -116,15 +116,19 @@ godwit_status push_resolves(const push *p, size_t at, size_t count, decide_refus
         if (op->resolves.len == 0) {
             continue;
         }
-        godwit_status status =
-            store_conflict_known(p->scope->st, p->scope->c.scope, op->resolves, &known);
+        const schema_table *t = schema_find(p->scope->c.schema, op->entity_type);
+        if (!t) {
+            continue; /* refused by decide */
+        }
+        godwit_status status = store_conflict_known(p->scope->st, p->scope->c.scope, op->resolves,
+                                                    t->name, op->entity_id, &known);
         if (status != GODWIT_OK) {
             return status;
         }
         if (!known) {
             const char *detail =
-                arena_printf(p->scope->a, "resolves names no conflict of this scope: %.*s",
-                             SLICE_ARG(op->resolves));
+                arena_printf(p->scope->a, "%s names no conflict about this row: %.*s",
+                             op->reverts ? "reverts" : "resolves", SLICE_ARG(op->resolves));
             *refusal = (decide_refusal){
                 .code = CODE_VALIDATION, .detail = slice_of(detail), .op_index = i};
             *unknown = true;

@@ -42,6 +42,38 @@ godwit_status push_load_salts(push *p) {
     return store_salts_load(run->st, run->c.scope, seqs, used, salts, &run->c.salt_count);
 }
 
+/* What was deleted together with a row that may come back: it may come along. */
+static godwit_status load_fallen(scope_run *run, decide_row *const *rows, size_t count,
+                                 bool reload) {
+    godwit_status status = GODWIT_OK;
+    for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
+        store_key *keys = NULL;
+        size_t found = 0, used = 0;
+        if (!rows[i]->row.deleted || rows[i]->table->on_conflicting_delete != DELETE_EDIT_WINS) {
+            continue;
+        }
+        status =
+            store_deleted_load(run->st, run->a, run->c.scope, rows[i]->row.del_ver, &keys, &found);
+        decide_row **family = ARENA_ARRAY(run->a, decide_row *, found + 1);
+        if (status != GODWIT_OK || !family) {
+            return status == GODWIT_OK ? GODWIT_NOMEM : status;
+        }
+        for (size_t k = 0; k < found; k++) {
+            const schema_table *t = schema_find(run->c.schema, keys[k].table);
+            size_t before = run->c.row_count;
+            decide_row *row = t ? decide_row_of(&run->c, t, keys[k].id) : NULL;
+            if (t && !row) {
+                return GODWIT_NOMEM;
+            }
+            if (row && row != rows[i] && (reload || run->c.row_count > before)) {
+                family[used++] = row;
+            }
+        }
+        status = store_rows_load(run->st, &run->c, family, used, true);
+    }
+    return status;
+}
+
 /* Working rows of the operations; only those that are new to the context, or all of them (reload).
  */
 godwit_status push_load_rows(push *p, size_t from, size_t to, bool reload) {
@@ -71,7 +103,60 @@ godwit_status push_load_rows(push *p, size_t from, size_t to, bool reload) {
             rows[count++] = row;
         }
     }
-    return store_rows_load(run->st, &run->c, rows, count, reload);
+    godwit_status status = store_rows_load(run->st, &run->c, rows, count, reload);
+    return status == GODWIT_OK ? load_fallen(run, rows, count, reload) : status;
+}
+
+/* ---- parents that were deleted meanwhile ---- */
+
+/* The value of a foreign key's column as the row will have it. */
+static const value *coming_value(scope_run *run, const wire_op *op, const decide_row *row,
+                                 int column, value *room) {
+    const json *node = json_find(op->payload_node, row->table->columns[column].name);
+    if (node) {
+        return value_from_json(run->a, node, room) == GODWIT_OK ? room : NULL;
+    }
+    return row->row.exists ? &row->row.values[column] : NULL;
+}
+
+static godwit_status load_parent(scope_run *run, const wire_op *op, const decide_row *row,
+                                 const schema_fk *fk, bool *fallen) {
+    const schema_table *parent = decide_parent_table(&run->c, fk);
+    const value *values[KEY_COLUMNS_MAX];
+    value room[KEY_COLUMNS_MAX];
+    if (!parent || fk->count > KEY_COLUMNS_MAX) {
+        return GODWIT_OK;
+    }
+    for (size_t i = 0; i < fk->count; i++) {
+        values[i] = coming_value(run, op, row, fk->columns[i], &room[i]);
+    }
+    slice id = decide_parent_id(run->a, parent, fk, values);
+    decide_row *found = id.ptr ? decide_row_of(&run->c, parent, id) : NULL;
+    if (!found) {
+        return run->a->failed ? GODWIT_NOMEM : GODWIT_OK;
+    }
+    godwit_status status = store_rows_load(run->st, &run->c, &found, 1, true);
+    if (status == GODWIT_OK && found->row.deleted) {
+        *fallen = true;
+        status = load_fallen(run, &found, 1, true);
+    }
+    return status;
+}
+
+godwit_status push_load_parents(push *p, size_t at, size_t count, bool *fallen) {
+    scope_run *run = p->scope;
+    godwit_status status = GODWIT_OK;
+    *fallen = false;
+    for (size_t i = at; status == GODWIT_OK && i < at + count; i++) {
+        const wire_op *op = &p->request->ops[i];
+        const schema_table *t = schema_find(run->c.schema, op->entity_type);
+        const decide_row *row = t ? decide_row_find(&run->c, t, op->entity_id) : NULL;
+        bool writes = op->kind == OP_CREATE || op->kind == OP_UPDATE;
+        for (size_t f = 0; row && writes && status == GODWIT_OK && f < t->fk_count; f++) {
+            status = load_parent(run, op, row, &t->fks[f], fallen);
+        }
+    }
+    return status;
 }
 
 static godwit_status load_by_key(push *p) {

@@ -61,7 +61,8 @@ static bool parse_policy(slice name, merge_policy *out) {
                     {"max", POLICY_MAX},
                     {"min", POLICY_MIN},
                     {"counter", POLICY_COUNTER},
-                    {"set", POLICY_SET}};
+                    {"set", POLICY_SET},
+                    {"hold_group", POLICY_HOLD}};
     for (size_t i = 0; i < COUNT_OF(policies); i++) {
         if (slice_is(name, policies[i].name)) {
             *out = policies[i].policy;

@@ -53,12 +53,14 @@ void store_conflict_json(bytes *b, slice entity, const store_conflict_row *row) 
     text_member(b, ",\"kind\":", row->kind);
     bytes_text(b, ",\"opKey\":");
     json_write_hex(b, row->op_key.ptr, row->op_key.len);
+    text_member(b, ",\"operation\":", row->operation);
     text_member(b, ",\"deviceId\":", row->device_id);
     json_member(b, ",\"columns\":", row->columns);
     json_member(b, ",\"base\":", row->base);
     json_member(b, ",\"theirs\":", row->theirs);
     json_member(b, ",\"ours\":", row->ours);
     json_member(b, ",\"chosen\":", row->chosen);
+    json_member(b, ",\"writers\":", row->writers);
     text_member(b, ",\"policy\":", row->policy);
     text_member(b, ",\"winner\":", row->winner);
     text_member(b, ",\"state\":", row->state);

@@ -66,6 +66,12 @@ godwit_status store_savepoint(store *st) MUST_USE; /* nests */
 void store_rollback_to(store *st);                 /* undoes and closes the innermost savepoint */
 godwit_status store_release(store *st) MUST_USE;
 
+typedef struct {
+    int64_t seq, salt, at_ms, first_seq, last_seq;
+    slice device_id, user_id;
+    op_outcome outcome;
+} store_commit_row;
+
 /* ---- load ---- */
 
 typedef struct {
@@ -94,8 +100,18 @@ godwit_status store_salts_load(store *st, slice scope, const int64_t *seqs, size
 godwit_status store_rows_load(store *st, decide_context *c, decide_row *const *rows, size_t count,
                               bool exact) MUST_USE;
 
-/* Whether the scope has a conflict record of this id. */
-godwit_status store_conflict_known(store *st, slice scope, slice id, bool *known) MUST_USE;
+/* Whether the scope has a conflict record of this id about this row (table: its own name). */
+godwit_status store_conflict_known(store *st, slice scope, slice id, slice table, slice entity_id,
+                                   bool *known) MUST_USE;
+/* One commit, its texts copied; NOT_FOUND. */
+godwit_status store_commit_load(store *st, arena *a, slice scope, int64_t seq,
+                                store_commit_row *out) MUST_USE;
+/* The rows that a commit has deleted, in the order of its changes. */
+typedef struct {
+    slice table, id;
+} store_key;
+godwit_status store_deleted_load(store *st, arena *a, slice scope, int64_t seq, store_key **out,
+                                 size_t *count) MUST_USE;
 
 /* ---- save ---- */
 
@@ -105,7 +121,8 @@ typedef struct {
     int64_t now_ms;
 } store_author;
 /* Writes one decided group: typed rows, metadata, feed, ledger, conflicts; a record that an
- * operation with effect resolves (wire_op.resolves) is marked, unless a person decided it before.
+ * operation with effect resolves (wire_op.resolves) is marked, unless a person decided it before:
+ * reverted where it was decided by a policy and the operation says so, else resolved.
  * Sets columns_json of its changes and `result` of its results (without one yet) to what the
  * database holds; row values are replaced by the stored ones. CONSTRAINT: *refusal is set (detail
  * in the context's arena), the caller rolls back. */
@@ -184,11 +201,6 @@ godwit_status store_read_device(store_reader *r, arena *a, slice scope, slice de
 
 /* The feed. Rows are borrowed until the next call of the same kind. */
 typedef struct {
-    int64_t seq, salt, at_ms, first_seq, last_seq;
-    slice device_id, user_id;
-    op_outcome outcome;
-} store_commit_row;
-typedef struct {
     int64_t commit_seq, prev_seq;
     slice table, id; /* table: the table's own name, or "_conflicts" */
     bool is_delete, full;
@@ -239,6 +251,7 @@ typedef struct {
     slice id, kind, policy, winner, state;
     slice table, entity_id, device_id, op_key;
     slice columns, base, theirs, ours, chosen; /* JSON; empty = null */
+    slice operation, writers; /* what ours wanted; who, when, with which clocks, as JSON */
     int64_t commit_seq, at_ms, resolved_commit;
     slice resolved_by;
 } store_conflict_row;

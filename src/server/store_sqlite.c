@@ -83,6 +83,9 @@ static const char *const steps[] = {
     "ALTER TABLE godwit_scope ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0;"
     "CREATE INDEX godwit_conflict_done ON godwit_conflict(scope, at) WHERE state <> 'open';"
     "CREATE INDEX godwit_idem_at ON godwit_idem(scope, at);",
+    /* what an operation in conflict wanted, and who the two sides were */
+    "ALTER TABLE godwit_conflict ADD COLUMN operation TEXT;"
+    "ALTER TABLE godwit_conflict ADD COLUMN writers TEXT;",
 };
 
 static godwit_status explain(char *message, const char *what, const char *why,

@@ -174,7 +174,7 @@ godwit_status typed_select(store *st, arena *a, const schema_table *t, slice id,
 /* the conflict ledger (store_sqlite_conflict.c) */
 #define SQLITE_CONFLICT_COLUMNS                                                                    \
     "conflict_id, kind, policy, winner, state, tbl, pk, device_id, op_key, cols, base, theirs,"    \
-    " ours, chosen, commit_seq, at, resolved_commit, resolved_by"
+    " ours, chosen, commit_seq, at, resolved_commit, resolved_by, operation, writers"
 /* Of a statement over those columns; borrowed from it. */
 void sqlite_conflict_read(sqlite3_stmt *stmt, store_conflict_row *out);
 /* Records of a decided group, records its operations resolve, and all of them into its commit. */

@@ -19,6 +19,8 @@ void sqlite_conflict_read(sqlite3_stmt *stmt, store_conflict_row *out) {
     out->at_ms = sqlite3_column_int64(stmt, 15);
     out->resolved_commit = sqlite3_column_int64(stmt, 16);
     out->resolved_by = db_column_slice(stmt, 17);
+    out->operation = db_column_slice(stmt, 18);
+    out->writers = db_column_slice(stmt, 19);
 }
 
 /* ---- Saving ---- */
@@ -66,6 +68,8 @@ static godwit_status add_record(ledger *l, const decide_conflict *conflict) {
                               .theirs = or_null(conflict->theirs),
                               .ours = or_null(conflict->ours),
                               .chosen = or_null(conflict->chosen),
+                              .operation = slice_of(op_kind_name(conflict->op->kind)),
+                              .writers = or_null(conflict->writers),
                               .commit_seq = l->commit->commit_seq,
                               .at_ms = l->commit->at_ms};
     if (author->stream) {
@@ -74,11 +78,12 @@ static godwit_status add_record(ledger *l, const decide_conflict *conflict) {
     godwit_status status = db_run(
         &l->st->d,
         "INSERT INTO godwit_conflict(scope, conflict_id, commit_seq, tbl, pk, kind, op_key,"
-        " device_id, cols, base, theirs, ours, chosen, policy, winner, state, at)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
-        "ssisssbsssssssssi", l->c->scope, row.id, row.commit_seq, row.table, row.entity_id,
+        " device_id, cols, base, theirs, ours, chosen, policy, winner, state, at, operation,"
+        " writers) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,"
+        " ?17, ?18, ?19)",
+        "ssisssbsssssssssiss", l->c->scope, row.id, row.commit_seq, row.table, row.entity_id,
         row.kind, row.op_key, row.device_id, row.columns, row.base, row.theirs, row.ours,
-        row.chosen, row.policy, row.winner, row.state, row.at_ms);
+        row.chosen, row.policy, row.winner, row.state, row.at_ms, row.operation, row.writers);
     return status == GODWIT_OK ? add_change(l, conflict->table->entity, &row) : status;
 }
 
@@ -88,16 +93,17 @@ static bool had_effect(const decide_result *result) {
 }
 
 /* What a person has decided before stays as it was decided then. */
-static godwit_status resolve(ledger *l, slice id) {
+static godwit_status resolve(ledger *l, slice id, bool reverts) {
     db *d = &l->st->d;
     sqlite3_stmt *stmt = NULL;
     store_conflict_row row;
     bool found = false;
     godwit_status status = db_run(
         d,
-        "UPDATE godwit_conflict SET state = 'resolved', resolved_by = ?3, resolved_commit = ?4"
+        "UPDATE godwit_conflict SET state = CASE WHEN ?5 AND state = 'auto' THEN 'reverted' ELSE"
+        " 'resolved' END, resolved_by = ?3, resolved_commit = ?4"
         " WHERE scope = ?1 AND conflict_id = ?2 AND state IN ('open', 'auto')",
-        "sssi", l->c->scope, id, l->author->user_id, l->commit->commit_seq);
+        "sssii", l->c->scope, id, l->author->user_id, l->commit->commit_seq, (int64_t)reverts);
     if (status != GODWIT_OK || sqlite3_changes(d->handle) == 0) {
         return status;
     }
@@ -138,19 +144,20 @@ godwit_status sqlite_conflicts_save(store *st, const decide_context *c, const st
     }
     for (size_t i = 0; status == GODWIT_OK && i < commit->result_count; i++) {
         if (ops[i].resolves.len && had_effect(&commit->results[i])) {
-            status = resolve(&l, ops[i].resolves);
+            status = resolve(&l, ops[i].resolves, ops[i].reverts);
         }
     }
     return status;
 }
 
-godwit_status lite_conflict_known(store *st, slice scope, slice id, bool *known) {
+godwit_status lite_conflict_known(store *st, slice scope, slice id, slice table, slice entity_id,
+                                  bool *known) {
     int64_t n = 0;
     godwit_status status =
         db_int(&st->d, &n,
                "SELECT EXISTS (SELECT 1 FROM godwit_conflict WHERE scope = ?1 AND conflict_id ="
-               " ?2)",
-               "ss", scope, id);
+               " ?2 AND tbl = ?3 AND pk = ?4)",
+               "ssss", scope, id, table, entity_id);
     *known = n != 0;
     return status;
 }

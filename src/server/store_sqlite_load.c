@@ -406,6 +406,82 @@ godwit_status lite_rows_load(store *st, decide_context *c, decide_row *const *ro
     return status;
 }
 
+/* ---- commits ---- */
+
+godwit_status lite_commit_load(store *st, arena *a, slice scope, int64_t seq,
+                               store_commit_row *out) {
+    sqlite3_stmt *stmt = NULL;
+    bool found = false;
+    *out = (store_commit_row){0};
+    godwit_status status = db_prepare(
+        &st->d,
+        "SELECT c.commit_seq, c.salt, c.committed_at, c.first_seq, c.last_seq, c.outcome, d.name,"
+        " u.name FROM godwit_commit AS c LEFT JOIN godwit_name AS d ON d.no = c.device_id"
+        " LEFT JOIN godwit_name AS u ON u.no = c.user_id WHERE c.scope = (SELECT no FROM"
+        " godwit_name WHERE name = ?1) AND c.commit_seq = ?2",
+        &stmt);
+    if (status == GODWIT_OK) {
+        status = db_bind_slice(&st->d, stmt, 1, scope);
+    }
+    if (status == GODWIT_OK) {
+        status = db_bind_int(&st->d, stmt, 2, seq);
+    }
+    if (status == GODWIT_OK) {
+        status = db_step(&st->d, stmt, &found);
+    }
+    if (status == GODWIT_OK && found) {
+        *out = (store_commit_row){.seq = sqlite3_column_int64(stmt, 0),
+                                  .salt = sqlite3_column_int64(stmt, 1),
+                                  .at_ms = sqlite3_column_int64(stmt, 2),
+                                  .first_seq = sqlite3_column_int64(stmt, 3),
+                                  .last_seq = sqlite3_column_int64(stmt, 4),
+                                  .device_id = copied(a, stmt, 6),
+                                  .user_id = copied(a, stmt, 7)};
+        (void)op_outcome_parse(db_column_slice(stmt, 5), &out->outcome);
+    }
+    db_done(&st->d, stmt);
+    status = status == GODWIT_OK && a->failed ? GODWIT_NOMEM : status;
+    return status == GODWIT_OK && !found ? GODWIT_NOT_FOUND : status;
+}
+
+godwit_status lite_deleted_load(store *st, arena *a, slice scope, int64_t seq, store_key **out,
+                                size_t *count) {
+    sqlite3_stmt *stmt = NULL;
+    bool found = true;
+    size_t cap = 0;
+    *out = NULL;
+    *count = 0;
+    godwit_status status = db_prepare(
+        &st->d,
+        "SELECT tbl, pk FROM godwit_change WHERE scope = (SELECT no FROM godwit_name WHERE name ="
+        " ?1) AND commit_seq = ?2 AND kind = 'D' ORDER BY idx",
+        &stmt);
+    if (status == GODWIT_OK) {
+        status = db_bind_slice(&st->d, stmt, 1, scope);
+    }
+    if (status == GODWIT_OK) {
+        status = db_bind_int(&st->d, stmt, 2, seq);
+    }
+    while (status == GODWIT_OK && found) {
+        status = db_step(&st->d, stmt, &found);
+        if (status != GODWIT_OK || !found) {
+            break;
+        }
+        if (*count == cap) {
+            size_t more = cap ? cap * 2 : 16;
+            *out = arena_resize(a, *out, cap * sizeof **out, more * sizeof **out);
+            cap = more;
+            if (!*out) {
+                status = GODWIT_NOMEM;
+                break;
+            }
+        }
+        (*out)[(*count)++] = (store_key){copied(a, stmt, 0), copied(a, stmt, 1)};
+    }
+    db_done(&st->d, stmt);
+    return status == GODWIT_OK && a->failed ? GODWIT_NOMEM : status;
+}
+
 godwit_status lite_use(store *st, const store_tables *tables) {
     return connection_tables_use(&st->tables, tables);
 }

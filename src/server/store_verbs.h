@@ -48,8 +48,15 @@
     VERB(godwit_status, rows_load,                                                                 \
          (store * st, decide_context * c, decide_row *const *rows, size_t count, bool exact), st,  \
          (st, c, rows, count, exact))                                                              \
-    VERB(godwit_status, conflict_known, (store * st, slice scope, slice id, bool *known), st,      \
-         (st, scope, id, known))                                                                   \
+    VERB(godwit_status, conflict_known,                                                            \
+         (store * st, slice scope, slice id, slice table, slice entity_id, bool *known), st,       \
+         (st, scope, id, table, entity_id, known))                                                 \
+    VERB(godwit_status, commit_load,                                                               \
+         (store * st, arena * a, slice scope, int64_t seq, store_commit_row * out), st,            \
+         (st, a, scope, seq, out))                                                                 \
+    VERB(godwit_status, deleted_load,                                                              \
+         (store * st, arena * a, slice scope, int64_t seq, store_key * *out, size_t *count), st,   \
+         (st, a, scope, seq, out, count))                                                          \
     VERB(godwit_status, group_save,                                                                \
          (store * st, decide_context * c, const store_author *author, const wire_op *ops,          \
           decide_commit *commit, decide_refusal *refusal),                                         \

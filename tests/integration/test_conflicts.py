@@ -113,11 +113,11 @@ def test_a_decision_that_a_retry_brings_home(contested):
     operation = b.one("SELECT godwit_resolve(?, ?)", conflict_id, '{"title": "x", "status": "refused"}')
     b.sync_cli()
     assert b.one("SELECT state FROM sync_queue WHERE id = ?", operation) == "rejected"
-    assert b.one("SELECT state FROM godwit_conflicts") == "open"
+    assert b.one("SELECT state FROM godwit_conflicts WHERE conflict_id = ?", conflict_id) == "open"
     b.run("SELECT godwit_edit(?, ?)", operation, '{"title": "short"}')
     settle(*devices)
     assert_converged(server, devices)
-    assert_ledgers(server, devices, ["resolved"])
+    assert_ledgers(server, devices, ["resolved", "auto"])  # the refusal has an entry of its own
     assert a.one("SELECT title FROM pins") == "short"
 
 

@@ -244,7 +244,7 @@ static const decide_conflict *record_of(world *w, const decide_commit *out, cons
                                 SLICE_ARG(table_of(w, row)->columns[column].name));
     for (size_t i = 0; i < out->conflict_count; i++) {
         const decide_conflict *c = &out->conflicts[i];
-        if (c->op == op &&
+        if (c->op == op && slice_equal(c->entity_id, op->entity_id) &&
             (contains(c->columns_json, slice_of(quoted)) || slice_is(c->columns_json, "[]"))) {
             return c;
         }
@@ -378,7 +378,7 @@ static decide_commit refused_by_store(world *w, replica *d, const wire_op *ops, 
     }
     d->device = device;
     w->k.c.head--;
-    decide_refusal refusal = {.code = CODE_CHECK_FAILED, .detail = SLICE("check")};
+    decide_refusal refusal = {.code = CODE_UNIQUE_VIOLATION, .detail = SLICE("unique")};
     return call(w, d, ops, count, NULL, &refusal);
 }
 
@@ -416,7 +416,8 @@ static void push_group(world *w, replica *d) {
     if (out.outcome == OUTCOME_REJECTED) {
         rows_text(w, &is);
         assert_true(slice_equal(bytes_view(&was), bytes_view(&is))); /* I13 */
-        assert_int_equal(out.change_count + out.conflict_count, 0);
+        assert_int_equal(out.change_count, 0);
+        assert_true(out.conflict_count == 0 || slice_is(out.conflicts[0].kind, "unique"));
         pull(w, d); /* the device takes its changes back */
         w->seen_rejected++;
     } else {

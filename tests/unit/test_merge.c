@@ -31,7 +31,7 @@ static bool flag_of(const json *object, const char *name, bool absent) {
 }
 
 static merge_policy policy_named(slice name) {
-    for (int p = POLICY_LWW; p <= POLICY_SET; p++) {
+    for (int p = POLICY_LWW; p <= POLICY_HOLD; p++) {
         if (slice_is(name, merge_policy_name((merge_policy)p))) {
             return (merge_policy)p;
         }

@@ -52,9 +52,14 @@ static void records_travel_in_their_commit(void **state) {
         feed, "commits.2.changes.1.columns",
         arena_printf(&f.k.a,
                      "{\"conflictId\":\"c-3-0\",\"commitSeq\":3,\"entityType\":\"pins\","
-                     "\"entityId\":\"p\",\"kind\":\"field\",\"opKey\":\"%s\",\"deviceId\":\"" B
+                     "\"entityId\":\"p\",\"kind\":\"field\",\"opKey\":\"%s\",\"operation\":\"update\",\"deviceId\":\"" B
                      "\",\"columns\":[\"title\"],\"base\":{\"title\":\"t\"},"
                      "\"theirs\":{\"title\":\"a\"},\"ours\":{\"title\":\"b\"},\"chosen\":null,"
+                     "\"writers\":{\"ours\":{\"deviceId\":\"" B "\",\"userId\":\"bob\",\"at\":"
+                     "\"2026-01-02T03:04:04.678Z\",\"sequenceNumber\":1,\"clock\":{\"$\":1,\"" B
+                     "\":0}},\"theirs\":{\"deviceId\":\"" A "\",\"userId\":\"ana\",\"at\":"
+                     "\"2026-01-02T03:04:05.678Z\",\"commitSeq\":2,\"clock\":{\"$\":0,\"" A
+                     "\":2}}},"
                      "\"policy\":\"manual\",\"winner\":\"none\",\"state\":\"open\","
                      "\"resolvedBy\":null,\"resolvedCommit\":null,\"at\":"
                      "\"2026-01-02T03:04:05.678Z\"}",
@@ -112,7 +117,7 @@ static void unknown_conflicts_are_refused(void **state) {
     kit_answer r = kit_push(&f.k, &f.a, &op, 1);
     assert_text(r, "results.0.outcome", "rejected");
     assert_text(r, "results.0.error.code", "validation");
-    assert_text(r, "results.0.error.detail", "resolves names no conflict of this scope: c-9-0");
+    assert_text(r, "results.0.error.detail", "resolves names no conflict about this row: c-9-0");
     /* of another scope */
     kit_device c = kit_register(&f.k, C, "ana", "elsewhere");
     op = kit_op(&f.k, &c, OP_CREATE, "pins", "q", "{\"title\":\"q\"}");
