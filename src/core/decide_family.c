@@ -194,27 +194,58 @@ void decide_lift(decide_work *w, decide_input *in, decide_row *row) {
     }
 }
 
-void decide_lift_parents(decide_work *w, decide_input *in) {
+/* What a column of the operation's row will hold. */
+static const value *coming_value(const decide_input *in, int column) {
+    for (size_t i = 0; i < in->table->key_count; i++) {
+        if (in->table->key[i] == column) {
+            return &in->keys[i];
+        }
+    }
+    const value *v = decide_carried(in, column);
+    return v ? v : &in->row->row.values[column];
+}
+
+/* The parent of `child` (NULL: of the operation's own row) by one foreign key, lifted; else NULL.
+ */
+static decide_row *lift_parent(decide_work *w, decide_input *in, const decide_row *child,
+                               const schema_fk *fk) {
     const value *values[KEY_COLUMNS_MAX];
-    for (size_t f = 0; w->c->lift_parents && f < in->table->fk_count; f++) {
-        const schema_fk *fk = &in->table->fks[f];
-        const schema_table *t = decide_parent_table(w->c, fk);
-        if (!t || fk->count > KEY_COLUMNS_MAX || t->on_conflicting_delete != DELETE_EDIT_WINS) {
-            continue;
-        }
-        for (size_t i = 0; i < fk->count; i++) {
-            const value *v = decide_carried(in, fk->columns[i]);
-            values[i] = v ? v : &in->row->row.values[fk->columns[i]];
-        }
-        slice id = decide_parent_id(w->c->a, t, fk, values);
-        decide_row *parent = id.ptr ? decide_row_find(w->c, t, id) : NULL;
-        if (parent && parent->row.exists && parent->row.deleted) {
-            decide_input at = {.op = in->op, .table = t, .row = parent, .eff_base = in->eff_base};
-            int64_t del_ver = parent->row.del_ver;
-            if (decide_deleted_concurrently(w, &at)) {
-                decide_lift(w, in, parent);
-                record_lifted(w, in, parent, del_ver, "resurrect_parent");
+    const schema_table *t = decide_parent_table(w->c, fk);
+    if (!t || fk->count > KEY_COLUMNS_MAX || t->on_conflicting_delete != DELETE_EDIT_WINS) {
+        return NULL;
+    }
+    for (size_t i = 0; i < fk->count; i++) {
+        values[i] = child ? &child->row.values[fk->columns[i]] : coming_value(in, fk->columns[i]);
+    }
+    slice id = decide_parent_id(w->c->a, t, fk, values);
+    decide_row *parent = id.ptr ? decide_row_find(w->c, t, id) : NULL;
+    if (!parent || !parent->row.exists || !parent->row.deleted) {
+        return NULL;
+    }
+    decide_input at = {.op = in->op, .table = t, .row = parent, .eff_base = in->eff_base};
+    int64_t del_ver = parent->row.del_ver;
+    if (!decide_deleted_concurrently(w, &at)) {
+        return NULL;
+    }
+    decide_lift(w, in, parent);
+    record_lifted(w, in, parent, del_ver, "resurrect_parent");
+    return parent;
+}
+
+void decide_lift_parents(decide_work *w, decide_input *in) {
+    const decide_row *child = NULL;
+    const schema_table *t = in->table;
+    decide_row **lifted =
+        w->c->lift_parents ? ARENA_ARRAY(w->c->a, decide_row *, w->c->row_count + 1) : NULL;
+    for (size_t done = 0, known = 0; lifted; child = lifted[done++], t = child->table) {
+        for (size_t f = 0; f < t->fk_count; f++) {
+            decide_row *parent = lift_parent(w, in, child, &t->fks[f]);
+            if (parent) {
+                lifted[known++] = parent;
             }
+        }
+        if (done == known) {
+            break;
         }
     }
 }

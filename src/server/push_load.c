@@ -109,21 +109,44 @@ godwit_status push_load_rows(push *p, size_t from, size_t to, bool reload) {
 
 /* ---- parents that were deleted meanwhile ---- */
 
-/* The value of a foreign key's column as the row will have it. */
+#define ANCESTORS_MAX 64 /* rows above one row that may come back with it */
+
+/* The text of a key column out of an entity id, as a value. */
+static const value *key_value(scope_run *run, const schema_table *t, slice id, int column,
+                              value *room) {
+    slice parts[KEY_COLUMNS_MAX];
+    if (schema_id_parts(run->a, t, id, parts) != GODWIT_OK) {
+        return NULL;
+    }
+    for (size_t i = 0; i < t->key_count; i++) {
+        if (t->key[i] == column) { /* as text: the parent's id is made of texts again */
+            *room = (value){.type = VALUE_TEXT, .u.s = parts[i]};
+            return room;
+        }
+    }
+    return NULL;
+}
+
+/* The value of a foreign key's column as the row will have it. op NULL: as it is. */
 static const value *coming_value(scope_run *run, const wire_op *op, const decide_row *row,
                                  int column, value *room) {
-    const json *node = json_find(op->payload_node, row->table->columns[column].name);
+    const json *node = op ? json_find(op->payload_node, row->table->columns[column].name) : NULL;
+    if (row->table->columns[column].is_key) {
+        return key_value(run, row->table, row->id, column, room);
+    }
     if (node) {
         return value_from_json(run->a, node, room) == GODWIT_OK ? room : NULL;
     }
     return row->row.exists ? &row->row.values[column] : NULL;
 }
 
+/* *fallen: the parent, when it is a tombstone. */
 static godwit_status load_parent(scope_run *run, const wire_op *op, const decide_row *row,
-                                 const schema_fk *fk, bool *fallen) {
+                                 const schema_fk *fk, decide_row **fallen) {
     const schema_table *parent = decide_parent_table(&run->c, fk);
     const value *values[KEY_COLUMNS_MAX];
     value room[KEY_COLUMNS_MAX];
+    *fallen = NULL;
     if (!parent || fk->count > KEY_COLUMNS_MAX) {
         return GODWIT_OK;
     }
@@ -136,10 +159,34 @@ static godwit_status load_parent(scope_run *run, const wire_op *op, const decide
         return run->a->failed ? GODWIT_NOMEM : GODWIT_OK;
     }
     godwit_status status = store_rows_load(run->st, &run->c, &found, 1, true);
-    if (status == GODWIT_OK && found->row.deleted) {
-        *fallen = true;
+    if (status == GODWIT_OK && found->row.exists && found->row.deleted) {
+        *fallen = found;
         status = load_fallen(run, &found, 1, true);
     }
+    return status;
+}
+
+/* A row's parents, theirs, and so on. */
+static godwit_status load_ancestors(scope_run *run, const wire_op *op, const decide_row *row,
+                                    bool *fallen) {
+    decide_row *above[ANCESTORS_MAX];
+    size_t done = 0, known = 0;
+    godwit_status status = GODWIT_OK;
+    while (status == GODWIT_OK) {
+        for (size_t f = 0; status == GODWIT_OK && f < row->table->fk_count; f++) {
+            decide_row *parent = NULL;
+            status = load_parent(run, op, row, &row->table->fks[f], &parent);
+            if (parent && known < ANCESTORS_MAX) {
+                above[known++] = parent;
+            }
+        }
+        if (done == known) {
+            break;
+        }
+        row = above[done++];
+        op = NULL;
+    }
+    *fallen = *fallen || known > 0;
     return status;
 }
 
@@ -151,9 +198,8 @@ godwit_status push_load_parents(push *p, size_t at, size_t count, bool *fallen) 
         const wire_op *op = &p->request->ops[i];
         const schema_table *t = schema_find(run->c.schema, op->entity_type);
         const decide_row *row = t ? decide_row_find(&run->c, t, op->entity_id) : NULL;
-        bool writes = op->kind == OP_CREATE || op->kind == OP_UPDATE;
-        for (size_t f = 0; row && writes && status == GODWIT_OK && f < t->fk_count; f++) {
-            status = load_parent(run, op, row, &t->fks[f], fallen);
+        if (row && (op->kind == OP_CREATE || op->kind == OP_UPDATE)) {
+            status = load_ancestors(run, op, row, fallen);
         }
     }
     return status;

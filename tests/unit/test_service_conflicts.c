@@ -50,20 +50,20 @@ static void records_travel_in_their_commit(void **state) {
     const char *key = kit_sql(&f.k, "SELECT lower(hex(op_key)) FROM godwit_conflict LIMIT 1");
     assert_text(
         feed, "commits.2.changes.1.columns",
-        arena_printf(&f.k.a,
-                     "{\"conflictId\":\"c-3-0\",\"commitSeq\":3,\"entityType\":\"pins\","
-                     "\"entityId\":\"p\",\"kind\":\"field\",\"opKey\":\"%s\",\"operation\":\"update\",\"deviceId\":\"" B
-                     "\",\"columns\":[\"title\"],\"base\":{\"title\":\"t\"},"
-                     "\"theirs\":{\"title\":\"a\"},\"ours\":{\"title\":\"b\"},\"chosen\":null,"
-                     "\"writers\":{\"ours\":{\"deviceId\":\"" B "\",\"userId\":\"bob\",\"at\":"
-                     "\"2026-01-02T03:04:04.678Z\",\"sequenceNumber\":1,\"clock\":{\"$\":1,\"" B
-                     "\":0}},\"theirs\":{\"deviceId\":\"" A "\",\"userId\":\"ana\",\"at\":"
-                     "\"2026-01-02T03:04:05.678Z\",\"commitSeq\":2,\"clock\":{\"$\":0,\"" A
-                     "\":2}}},"
-                     "\"policy\":\"manual\",\"winner\":\"none\",\"state\":\"open\","
-                     "\"resolvedBy\":null,\"resolvedCommit\":null,\"at\":"
-                     "\"2026-01-02T03:04:05.678Z\"}",
-                     key));
+        arena_printf(
+            &f.k.a,
+            "{\"conflictId\":\"c-3-0\",\"commitSeq\":3,\"entityType\":\"pins\","
+            "\"entityId\":\"p\",\"kind\":\"field\",\"opKey\":\"%s\",\"operation\":\"update\","
+            "\"deviceId\":\"" B "\",\"columns\":[\"title\"],\"base\":{\"title\":\"t\"},"
+            "\"theirs\":{\"title\":\"a\"},\"ours\":{\"title\":\"b\"},\"chosen\":null,"
+            "\"writers\":{\"ours\":{\"deviceId\":\"" B "\",\"userId\":\"bob\",\"at\":"
+            "\"2026-01-02T03:04:04.678Z\",\"sequenceNumber\":1,\"clock\":{\"$\":1,\"" B
+            "\":0}},\"theirs\":{\"deviceId\":\"" A "\",\"userId\":\"ana\",\"at\":"
+            "\"2026-01-02T03:04:05.678Z\",\"commitSeq\":2,\"clock\":{\"$\":0,\"" A "\":2}}},"
+            "\"policy\":\"manual\",\"winner\":\"none\",\"state\":\"open\","
+            "\"resolvedBy\":null,\"resolvedCommit\":null,\"at\":"
+            "\"2026-01-02T03:04:05.678Z\"}",
+            key));
     assert_text(feed, "commits.2.changes.2.columns.policy", "lww");
     assert_text(feed, "commits.2.changes.2.columns.state", "auto");
     /* the other way of pulling has the same page */
@@ -210,11 +210,200 @@ static void snapshots_bring_the_open_ones(void **state) {
     kit_deinit(&f.k);
 }
 
+#define FAMILY                                                                                     \
+    "CREATE TABLE pins(id TEXT PRIMARY KEY, title TEXT UNIQUE, note TEXT, n INTEGER, CHECK (note " \
+    "IS"                                                                                           \
+    " NOT title));"                                                                                \
+    "CREATE TABLE forms(id TEXT PRIMARY KEY, pin_id TEXT REFERENCES pins(id), body TEXT);"         \
+    "CREATE TABLE lines(form TEXT REFERENCES forms(id), no INTEGER, t TEXT, PRIMARY KEY (form, "   \
+    "no));"
+
+#define RECORDS(columns)                                                                           \
+    "SELECT group_concat(" columns                                                                 \
+    ", ' ') FROM (SELECT * FROM godwit_conflict ORDER BY commit_seq,"                              \
+    " conflict_id)"
+
+/* Commit 1: pin p with form f and its line. Both devices have seen it. */
+static void family(fixture *f, const char *config) {
+    kit_init(&f->k, FAMILY, config);
+    f->a = kit_register(&f->k, A, "ana", "field");
+    f->b = kit_register(&f->k, B, "bob", "field");
+    wire_op ops[] = {
+        kit_op(&f->k, &f->a, OP_CREATE, "pins", "p", "{\"title\":\"t\",\"note\":\"n\"}"),
+        kit_op(&f->k, &f->a, OP_CREATE, "forms", "f", "{\"pin_id\":\"p\",\"body\":\"x\"}"),
+        kit_op(&f->k, &f->a, OP_CREATE, "lines", "[\"f\",\"1\"]", "{\"t\":\"line\"}")};
+    kit_group(ops, 3);
+    assert_text(kit_push(&f->k, &f->a, ops, 3), "results.2.outcome", "applied");
+}
+
+/* Commit 2: a deletes pin, form and line. */
+static void a_deletes_all(fixture *f) {
+    wire_op ops[] = {kit_op(&f->k, &f->a, OP_DELETE, "lines", "[\"f\",\"1\"]", NULL),
+                     kit_op(&f->k, &f->a, OP_DELETE, "forms", "f", NULL),
+                     kit_op(&f->k, &f->a, OP_DELETE, "pins", "p", NULL)};
+    for (int i = 0; i < 3; i++) {
+        kit_base(&f->k, &f->a, &ops[i], 1, "{}");
+    }
+    kit_group(ops, 3);
+    assert_text(kit_push(&f->k, &f->a, ops, 3), "results.2.outcome", "applied");
+    assert_string_equal(kit_sql(&f->k, "SELECT count(*) FROM pins"), "0");
+}
+
+#define ALIVE                                                                                      \
+    "SELECT (SELECT count(*) FROM pins) || (SELECT count(*) FROM forms) || (SELECT count(*) FROM"  \
+    " lines)"
+
+static void a_family_comes_back_together(void **state) {
+    (void)state;
+    fixture f;
+    family(&f, NULL);
+    a_deletes_all(&f);
+    wire_op edit = kit_op(&f.k, &f.b, OP_UPDATE, "pins", "p", "{\"note\":\"kept\"}");
+    kit_base(&f.k, &f.b, &edit, 1, "{\"note\":\"n\"}");
+    assert_text(kit_push(&f.k, &f.b, &edit, 1), "results.0.outcome", "merged");
+    assert_string_equal(kit_sql(&f.k, ALIVE), "111");
+    assert_string_equal(kit_sql(&f.k, "SELECT title || note || t FROM pins, lines"), "tkeptline");
+    assert_string_equal(kit_sql(&f.k, RECORDS("tbl || ':' || kind || ':' || winner")),
+                        "forms:delete_update:ours lines:delete_update:ours"
+                        " pins:delete_update:ours");
+    assert_string_equal(
+        kit_sql(&f.k, RECORDS("json_extract(writers, '$.theirs.userId', '$.theirs.commitSeq')")),
+        "[\"ana\",2] [\"ana\",2] [\"ana\",2]");
+    kit_deinit(&f.k);
+}
+
+static void a_child_brings_its_parent_back(void **state) {
+    (void)state;
+    fixture f;
+    family(&f, NULL);
+    a_deletes_all(&f);
+    wire_op child = kit_op(&f.k, &f.b, OP_CREATE, "lines", "[\"f\",\"2\"]", "{\"t\":\"two\"}");
+    kit_base(&f.k, &f.b, &child, 1, "{}");
+    assert_text(kit_push(&f.k, &f.b, &child, 1), "results.0.outcome", "merged");
+    /* the form, and its line that went with it; its own parent, the pin, as well */
+    assert_string_equal(kit_sql(&f.k, ALIVE), "112");
+    assert_string_equal(kit_sql(&f.k, RECORDS("tbl || pk || policy")),
+                        "lines[\"f\",\"1\"]edit_wins formsfresurrect_parent"
+                        " pinspresurrect_parent");
+    /* a parent that never was is no reason */
+    wire_op ops[] = {kit_op(&f.k, &f.b, OP_CREATE, "forms", "g", "{\"pin_id\":\"none\"}")};
+    assert_text(kit_push(&f.k, &f.b, ops, 1), "results.0.error.code", "fk-violation");
+    kit_deinit(&f.k);
+}
+
+static void where_deletes_win_the_parent_stays_away(void **state) {
+    (void)state;
+    fixture f;
+    family(&f, "[table forms]\non_conflicting_delete = delete_wins\n");
+    a_deletes_all(&f);
+    wire_op child = kit_op(&f.k, &f.b, OP_CREATE, "lines", "[\"f\",\"2\"]", "{\"t\":\"two\"}");
+    kit_base(&f.k, &f.b, &child, 1, "{}");
+    assert_text(kit_push(&f.k, &f.b, &child, 1), "results.0.error.code", "fk-violation");
+    assert_string_equal(kit_sql(&f.k, ALIVE), "000");
+    assert_string_equal(kit_sql(&f.k, RECORDS("kind || operation || state || ours")),
+                        "fkcreateauto{\"t\":\"two\"}");
+    kit_deinit(&f.k);
+}
+
+static void refusals_are_in_the_ledger(void **state) {
+    (void)state;
+    fixture f;
+    family(&f, NULL);
+    wire_op ops[] = {
+        kit_op(&f.k, &f.b, OP_CREATE, "pins", "q", "{\"title\":\"t\"}"),
+        kit_op(&f.k, &f.b, OP_CREATE, "pins", "r", "{\"title\":\"x\",\"note\":\"x\"}")};
+    assert_text(kit_push(&f.k, &f.b, ops, 2), "results.1.error.code", "check-failed");
+    assert_string_equal(
+        kit_sql(&f.k, RECORDS("kind || pk || operation || winner || state || cols")),
+        "uniqueqcreatetheirsauto[\"title\"]"
+        " checkrcreatetheirsauto[\"title\",\"note\"]");
+    kit_answer feed = kit_changes(&f.k, "field", (slice){0}, "", "");
+    assert_text(feed, "commits.1.changes.0.columns.ours", "{\"title\":\"t\"}");
+    kit_deinit(&f.k);
+}
+
+/* Each edit is good by itself; both together break the CHECK: a person has to look. */
+static void only_the_merged_row_is_bad(void **state) {
+    (void)state;
+    fixture f;
+    family(&f, NULL);
+    wire_op one = kit_op(&f.k, &f.a, OP_UPDATE, "pins", "p", "{\"title\":\"same\"}");
+    wire_op two = kit_op(&f.k, &f.b, OP_UPDATE, "pins", "p", "{\"note\":\"same\"}");
+    kit_base(&f.k, &f.a, &one, 1, "{\"title\":\"t\"}");
+    kit_base(&f.k, &f.b, &two, 1, "{\"note\":\"n\"}");
+    assert_status(kit_push(&f.k, &f.a, &one, 1), 200);
+    kit_answer r = kit_push(&f.k, &f.b, &two, 1);
+    assert_text(r, "results.0.status", "conflict");
+    assert_text(r, "results.0.error.code", "check-failed");
+    assert_string_equal(kit_sql(&f.k, "SELECT title || note FROM pins"), "samen");
+    assert_string_equal(kit_sql(&f.k, RECORDS("kind || state || ours")),
+                        "checkopen{\"note\":\"same\"}");
+    kit_deinit(&f.k);
+}
+
+static void a_group_is_held(void **state) {
+    (void)state;
+    fixture f;
+    family(&f, "[table pins]\npolicy.title = hold_group\n");
+    wire_op one = kit_op(&f.k, &f.a, OP_UPDATE, "pins", "p", "{\"title\":\"a\"}");
+    kit_base(&f.k, &f.a, &one, 1, "{\"title\":\"t\"}");
+    assert_status(kit_push(&f.k, &f.a, &one, 1), 200);
+    wire_op ops[] = {kit_op(&f.k, &f.b, OP_CREATE, "pins", "q", "{\"title\":\"q\"}"),
+                     kit_op(&f.k, &f.b, OP_UPDATE, "pins", "p", "{\"title\":\"b\",\"n\":1}"),
+                     kit_op(&f.k, &f.b, OP_CREATE, "forms", "g", "{\"pin_id\":\"q\"}")};
+    for (int i = 0; i < 3; i++) {
+        kit_base(&f.k, &f.b, &ops[i], 1, i == 1 ? "{\"title\":\"t\",\"n\":null}" : "{}");
+    }
+    kit_group(ops, 3);
+    kit_answer r = kit_push(&f.k, &f.b, ops, 3);
+    assert_text(r, "results.1.status", "conflict");
+    assert_text(r, "results.1.error.code", "held");
+    assert_text(r, "results.0.error.code", "dependency-failed");
+    assert_string_equal(
+        kit_sql(&f.k, "SELECT group_concat(id || title || ifnull(n, '')) FROM pins"), "pa");
+    assert_string_equal(kit_sql(&f.k, RECORDS("kind || pk || operation || state || policy")),
+                        "heldqcreateopenhold_group fieldpupdateopenhold_group"
+                        " heldgcreateopenhold_group");
+    assert_string_equal(
+        kit_sql(&f.k, "SELECT base || theirs || ours FROM godwit_conflict WHERE pk = 'p'"),
+        "{\"title\":\"t\"}{\"title\":\"a\"}{\"title\":\"b\"}");
+    kit_deinit(&f.k);
+}
+
+static void a_revert_says_so(void **state) {
+    (void)state;
+    fixture f;
+    open_conflict(&f);
+    wire_op op = resolving(&f, &f.a, "{\"note\":\"b\"}", "c-3-1");
+    op.reverts = true;
+    assert_text(kit_push(&f.k, &f.a, &op, 1), "results.0.outcome", "applied");
+    /* what waits for a person is resolved, whatever the operation calls it */
+    op = resolving(&f, &f.a, "{\"title\":\"b\"}", "c-3-0");
+    op.reverts = true;
+    assert_text(kit_push(&f.k, &f.a, &op, 1), "results.0.outcome", "applied");
+    assert_string_equal(kit_sql(&f.k, RECORDS("conflict_id || state")),
+                        "c-3-0resolved c-3-1reverted");
+    /* about another row */
+    op = kit_op(&f.k, &f.a, OP_CREATE, "pins", "other", "{\"title\":\"x\"}");
+    op.resolves = SLICE("c-3-0");
+    assert_text(kit_push(&f.k, &f.a, &op, 1), "results.0.error.code", "validation");
+    kit_deinit(&f.k);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(records_travel_in_their_commit), cmocka_unit_test(an_operation_resolves),
-        cmocka_unit_test(unknown_conflicts_are_refused),  cmocka_unit_test(a_row_that_is_not_there),
+        cmocka_unit_test(records_travel_in_their_commit),
+        cmocka_unit_test(an_operation_resolves),
+        cmocka_unit_test(unknown_conflicts_are_refused),
+        cmocka_unit_test(a_row_that_is_not_there),
         cmocka_unit_test(snapshots_bring_the_open_ones),
+        cmocka_unit_test(a_family_comes_back_together),
+        cmocka_unit_test(a_child_brings_its_parent_back),
+        cmocka_unit_test(where_deletes_win_the_parent_stays_away),
+        cmocka_unit_test(refusals_are_in_the_ledger),
+        cmocka_unit_test(only_the_merged_row_is_bad),
+        cmocka_unit_test(a_group_is_held),
+        cmocka_unit_test(a_revert_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
