@@ -10,6 +10,9 @@
 #include "cli/cli.h"
 #include "server/daemon.h"
 #include "server/secret.h"
+#include "transport/transport.h"
+
+#define FETCH_TIMEOUT_MS 10000
 
 static const char help[] =
     "Usage: godwit serve [--listen HOST:PORT] [--data DIR] [--schema FILE] [OPTIONS]\n\n"
@@ -26,7 +29,7 @@ static const char help[] =
     "  --check-config      say whether the settings are good, start nothing\n\n"
     "Every setting of the file can also come from the environment: GODWIT_LISTEN, GODWIT_DATA,\n"
     "GODWIT_SCHEMA, GODWIT_DEV, GODWIT_THREADS, GODWIT_LOG, GODWIT_JWT_SECRET_FILE,\n"
-    "GODWIT_JWT_ISSUER, GODWIT_JWT_AUDIENCE, GODWIT_SCOPES_CLAIM. Flags win, then the "
+    "GODWIT_JWKS, GODWIT_JWT_ISSUER, GODWIT_JWT_AUDIENCE, GODWIT_SCOPES_CLAIM. Flags win, then the "
     "environment.\n"
     "The first line on stdout is 'listening on URL'. SIGTERM or SIGINT stops it: what is under "
     "way\n"
@@ -79,19 +82,50 @@ static int check_readable(const char *what, const char *path) {
 
 /* What is wrong with settings that are each fine. */
 static int check(const config *settings) {
-    if (!settings->loopback && !settings->dev && !settings->jwt_secret_file) {
+    if (!settings->loopback && !settings->dev && !settings->jwt_secret_file && !settings->jwks) {
         return cli_fail(
-            "%s can be reached by other machines: name the key that signs tokens first "
-            "(jwt_secret_file in [server], or GODWIT_JWT_SECRET_FILE), or pass --dev to "
-            "try it with the generated one",
+            "%s can be reached by other machines: name the keys that sign tokens first "
+            "(jwt_secret_file or jwks in [server], or GODWIT_JWT_SECRET_FILE, GODWIT_JWKS), or "
+            "pass --dev to try it with the generated one",
             settings->host);
     }
     int code = check_readable("schema", settings->schema);
     return code == CLI_GO ? check_readable("secret", settings->jwt_secret_file) : code;
 }
 
+/* Key sets come over the transport that clients use: no redirect is followed. */
+static godwit_status fetch(void *context, const char *url, bytes *out, char message[512]) {
+    transport *t = NULL;
+    godwit_http_request request = {.method = "GET",
+                                   .url = url,
+                                   .timeout_ms = FETCH_TIMEOUT_MS,
+                                   .answer_max = KEY_SET_BYTES_MAX};
+    godwit_http_answer answer = {0};
+    (void)context;
+    if (transport_create(NULL, &t)) {
+        snprintf(message, 512, "this build can't fetch URLs");
+        return GODWIT_UNSUPPORTED;
+    }
+    transport_exchange(t, &request, &answer);
+    godwit_status status = answer.status == 200 ? GODWIT_OK : GODWIT_UNREACHABLE;
+    if (status == GODWIT_OK) {
+        bytes_add(out, answer.body, answer.body_bytes);
+    } else if (answer.status) {
+        snprintf(message, 512, "the key set's server answered %d", answer.status);
+    } else {
+        snprintf(message, 512, "the key set can't be fetched: %s", answer.reason);
+    }
+    mem_free(NULL, answer.body);
+    transport_destroy(t);
+    return status;
+}
+
+/* The generated secret counts only where no other key is named. */
 static int load_key(const config *settings, bytes *key, bool *made) {
     char message[512];
+    if (settings->jwks && !settings->jwt_secret_file) {
+        return CLI_GO;
+    }
     godwit_status status = settings->jwt_secret_file
                                ? secret_read(settings->jwt_secret_file, key, message)
                                : secret_load_or_make(settings->data, key, made, message);
@@ -111,10 +145,10 @@ static void say_how_to_start(const config *settings, const daemon_server *d, boo
     fflush(stdout);
 }
 
-static int run(const config *settings, slice key, bool made) {
+static int run(const config *settings, keyring *keys, bool made) {
     char message[512], data[256], url[256];
     daemon_server *d;
-    godwit_status status = daemon_open(settings, key, &d, message);
+    godwit_status status = daemon_open(settings, keys, &d, message);
     if (status) {
         return cli_fail("%s", message[0] ? message : "out of memory");
     }
@@ -129,6 +163,21 @@ static int run(const config *settings, slice key, bool made) {
     return CLI_OK;
 }
 
+static int open_keys_and_run(const config *settings, slice key, bool made) {
+    char message[512];
+    keyring *keys;
+    keyring_options options = {.secret = key,
+                               .jwks = settings->jwks,
+                               .refresh_ms = settings->jwks_refresh_ms,
+                               .fetch = fetch};
+    if (keyring_open(&options, &keys, message)) {
+        return cli_fail("%s", message);
+    }
+    int code = run(settings, keys, made);
+    keyring_close(keys);
+    return code;
+}
+
 static int open_folder_and_run(const config *settings) {
     char message[512];
     int lock = -1;
@@ -140,7 +189,7 @@ static int open_folder_and_run(const config *settings) {
     }
     int code = load_key(settings, &key, &made);
     if (code == CLI_GO) {
-        code = run(settings, bytes_view(&key), made);
+        code = open_keys_and_run(settings, bytes_view(&key), made);
     }
     if (key.ptr) {
         memset(key.ptr, 0, key.len);

@@ -117,12 +117,12 @@ static int read_key(const config *settings, bytes *key) {
 static int print_token(const config *settings, slice key, principal *who, int64_t ttl_s) {
     bytes token;
     int64_t now_s = cli_now_ms() / 1000;
-    auth_settings auth = {key, slice_of(settings->jwt_issuer), slice_of(settings->jwt_audience),
+    auth_settings auth = {slice_of(settings->jwt_issuer), slice_of(settings->jwt_audience),
                           slice_of(settings->scopes_claim)};
     who->expires_s = now_s + ttl_s;
     bytes_init(&token, NULL, 0);
     int code = CLI_FAILED;
-    if (auth_mint(&auth, who, now_s, &token)) {
+    if (auth_mint(&auth, key, who, now_s, &token)) {
         code = cli_fail("the token could not be made");
     } else if (token.len > TOKEN_BYTES_MAX) {
         code = cli_fail("a server accepts at most %d bytes: fewer scopes, please", TOKEN_BYTES_MAX);

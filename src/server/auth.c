@@ -1,18 +1,14 @@
-/* Checks and makes HS256 tokens. Order: size and shape, header, signature, claims; each refusal has
- * a reason that names the rule and nothing of the token. */
+/* Checks tokens, and makes those of a shared secret. Order: size and shape, header, signature,
+ * claims; each refusal has a reason that names the rule and nothing of the token. */
 #include "server/auth.h"
 
 #include <math.h>
 
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
-
 #include "core/base64.h"
 #include "core/limits.h"
 
-#define SIGNATURE_BYTES 32
-#define CLAIM_PATH_MAX  8 /* steps of scopes_claim */
+#define MAC_BYTES      32
+#define CLAIM_PATH_MAX 8 /* steps of scopes_claim */
 
 static godwit_status decode(arena *a, slice text, slice *out) {
     uint8_t *data = arena_alloc(a, BASE64_DECODED_MAX(text.len));
@@ -25,14 +21,6 @@ static godwit_status decode(arena *a, slice text, slice *out) {
     }
     *out = (slice){(const char *)data, len};
     return GODWIT_OK;
-}
-
-static bool sign(slice key, slice text, unsigned char out[SIGNATURE_BYTES]) {
-    unsigned int len = SIGNATURE_BYTES;
-    return key.len >= AUTH_KEY_BYTES_MIN && key.len <= 4096 &&
-           HMAC(EVP_sha256(), key.ptr, (int)key.len, (const unsigned char *)text.ptr, text.len, out,
-                &len) != NULL &&
-           len == SIGNATURE_BYTES;
 }
 
 bool auth_bearer(slice header, slice *token) {
@@ -56,9 +44,12 @@ bool auth_bearer(slice header, slice *token) {
 
 typedef struct {
     const auth_settings *settings;
+    const key_set *keys;
     arena *memory;
     int64_t now_s;
     principal *out;
+    slice algorithm, kid; /* of the header */
+    bool key_missing;
     const char *reason;
 } check;
 
@@ -80,17 +71,21 @@ static bool parse_object(check *c, slice text, const json **out, const char *rea
 
 static bool check_header(check *c, slice text) {
     const json *header;
-    slice algorithm, type;
+    slice type;
     if (!parse_object(c, text, &header, "the token's header is malformed")) {
         return false;
     }
-    if (!json_text(json_get(header, "alg"), &algorithm) || !slice_is(algorithm, "HS256")) {
-        return no(c, "the token's algorithm is not HS256");
+    if (!json_text(json_get(header, "alg"), &c->algorithm)) {
+        return no(c, "the token names no algorithm");
     }
     if (json_get(header, "crit")) {
         return no(c, "the token needs an extension that is not known");
     }
-    const json *node = json_get(header, "typ");
+    const json *node = json_get(header, "kid");
+    if (node && !json_text(node, &c->kid)) {
+        return no(c, "the token's key id is not a text");
+    }
+    node = json_get(header, "typ");
     if (node && (!json_text(node, &type) || (!slice_is(type, "JWT") && !slice_is(type, "jwt")))) {
         return no(c, "the token is not a JWT");
     }
@@ -98,18 +93,22 @@ static bool check_header(check *c, slice text) {
 }
 
 static bool check_signature(check *c, slice signed_text, slice signature) {
-    unsigned char expected[SIGNATURE_BYTES];
     slice given;
-    if (decode(c->memory, signature, &given) != GODWIT_OK || given.len != SIGNATURE_BYTES) {
+    if (decode(c->memory, signature, &given) != GODWIT_OK) {
         return no(c, "the token's signature is malformed");
     }
-    if (!sign(c->settings->key, signed_text, expected)) {
-        return no(c, "the signature could not be computed");
-    }
-    if (CRYPTO_memcmp(given.ptr, expected, SIGNATURE_BYTES) != 0) {
+    switch (key_set_verify(c->keys, c->algorithm, c->kid, signed_text, given)) {
+    case KEY_GOOD:
+        return true;
+    case KEY_WRONG:
         return no(c, "the token's signature is wrong");
+    case KEY_REFUSED:
+        return no(c, "the token's algorithm is not one that is taken");
+    case KEY_UNKNOWN:
+        break;
     }
-    return true;
+    c->key_missing = true;
+    return no(c, "the token is signed with a key that is not known here");
 }
 
 /* NumericDate: an integer or a fraction, in a range in which adding the leeway cannot overflow. */
@@ -257,9 +256,9 @@ static bool check_token(check *c, slice token) {
            check_claims(c, claims);
 }
 
-godwit_status auth_check(const auth_settings *settings, arena *a, slice token, int64_t now_s,
-                         principal *out, const char **reason) {
-    check c = {settings, a, now_s, out, NULL};
+godwit_status auth_check(const auth_settings *settings, const key_set *keys, arena *a, slice token,
+                         int64_t now_s, principal *out, const char **reason) {
+    check c = {.settings = settings, .keys = keys, .memory = a, .now_s = now_s, .out = out};
     memset(out, 0, sizeof *out);
     bool ok = check_token(&c, token);
     *reason = ok ? NULL : c.reason;
@@ -267,7 +266,7 @@ godwit_status auth_check(const auth_settings *settings, arena *a, slice token, i
         return GODWIT_OK;
     }
     memset(out, 0, sizeof *out);
-    return a->failed ? GODWIT_NOMEM : GODWIT_UNAUTHENTICATED;
+    return a->failed ? GODWIT_NOMEM : c.key_missing ? GODWIT_NOT_FOUND : GODWIT_UNAUTHENTICATED;
 }
 
 /* ---- making ---- */
@@ -345,14 +344,15 @@ static void write_claims(bytes *b, const auth_settings *settings, const principa
     bytes_char(b, '}');
 }
 
-godwit_status auth_mint(const auth_settings *settings, const principal *who, int64_t now_s,
-                        bytes *out) {
-    if (!id_name_valid(who->user) || !names_valid(who->scopes, who->scope_count) ||
+godwit_status auth_mint(const auth_settings *settings, slice key, const principal *who,
+                        int64_t now_s, bytes *out) {
+    if (key.len < KEY_SECRET_BYTES_MIN || !id_name_valid(who->user) ||
+        !names_valid(who->scopes, who->scope_count) ||
         !names_valid(who->read_scopes, who->read_scope_count)) {
         return GODWIT_INVALID;
     }
     bytes claims, token;
-    unsigned char signature[SIGNATURE_BYTES];
+    unsigned char signature[MAC_BYTES];
     bytes_init(&claims, NULL, 0);
     bytes_init(&token, NULL, 0);
     write_claims(&claims, settings, who, now_s);
@@ -360,9 +360,9 @@ godwit_status auth_mint(const auth_settings *settings, const principal *who, int
     bytes_char(&token, '.');
     base64url_encode(&token, bytes_view(&claims));
     godwit_status status = GODWIT_NOMEM;
-    if (!claims.failed && !token.failed && sign(settings->key, bytes_view(&token), signature)) {
+    if (!claims.failed && !token.failed && key_sign(key, bytes_view(&token), signature)) {
         bytes_char(&token, '.');
-        base64url_encode(&token, (slice){(const char *)signature, SIGNATURE_BYTES});
+        base64url_encode(&token, (slice){(const char *)signature, MAC_BYTES});
         bytes_slice(out, bytes_view(&token));
         status = token.failed || out->failed ? GODWIT_NOMEM : GODWIT_OK;
     }

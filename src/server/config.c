@@ -9,6 +9,8 @@
 
 #include <ini.h>
 
+#include "server/keyring.h"
+
 #define THREADS_MAX 64
 
 static const struct {
@@ -264,6 +266,15 @@ static godwit_status interpret(const config_texts *t, config *out, char message[
     out->data = t->data ? t->data : "./godwit-data";
     out->schema = t->schema;
     out->jwt_secret_file = t->jwt_secret_file;
+    out->jwks = t->jwks;
+    out->jwks_refresh_ms = 600000;
+    if (t->jwks && keyring_is_url(t->jwks) && !keyring_url_is_safe(t->jwks)) {
+        return bad(message, "jwks", t->jwks, "a file or an https URL");
+    }
+    if (t->jwks_refresh && (!parse_time(t->jwks_refresh, &out->jwks_refresh_ms) ||
+                            out->jwks_refresh_ms < 1000 || out->jwks_refresh_ms > 86400000)) {
+        return bad(message, "jwks_refresh", t->jwks_refresh, "a time between 1s and 1d");
+    }
     out->jwt_issuer = t->jwt_issuer;
     out->jwt_audience = t->jwt_audience;
     out->scopes_claim = t->scopes_claim;

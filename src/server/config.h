@@ -8,6 +8,8 @@
  *   dev = no                       jwt_audience = godwit
  *   log = info                     scopes_claim = app_metadata.scopes
  *   keep_log = 30d                 keep_conflicts = forever
+ *   jwks = https://id.example/.well-known/jwks.json
+ *   jwks_refresh = 10m
  *   keep_log_max = 90d             keep_devices = 400d
  *   keep_log_commits = 1000        janitor_every = 60s
  *   keep_ledger = 400d
@@ -33,6 +35,8 @@
     X(jwt_secret_file)                                                                             \
     X(jwt_issuer)                                                                                  \
     X(jwt_audience)                                                                                \
+    X(jwks)                                                                                        \
+    X(jwks_refresh)                                                                                \
     X(scopes_claim)                                                                                \
     X(keep_log)                                                                                    \
     X(keep_log_max)                                                                                \
@@ -60,6 +64,8 @@ typedef struct {
     log_level level;
     int threads;                                          /* loops, and as many workers */
     const char *jwt_secret_file;                          /* NULL = DATA/secret */
+    const char *jwks;                                     /* path or URL; NULL = none */
+    int64_t jwks_refresh_ms;
     const char *jwt_issuer, *jwt_audience, *scopes_claim; /* NULL = not set */
     retain_policy retain;
     int64_t janitor_every_ms;

@@ -187,8 +187,8 @@ static void signals_of_interest(sigset_t *set) {
     sigaddset(set, SIGUSR1);
 }
 
-static void apply_settings(server *s, const config *settings, slice key) {
-    s->auth.key = key;
+static void apply_settings(server *s, const config *settings, keyring *keys) {
+    s->keys = keys;
     s->auth.issuer = slice_of(settings->jwt_issuer);
     s->auth.audience = slice_of(settings->jwt_audience);
     s->auth.scopes_claim = slice_of(settings->scopes_claim);
@@ -238,7 +238,7 @@ static godwit_status start(daemon_server *d, const config *settings, char messag
     return GODWIT_OK;
 }
 
-godwit_status daemon_open(const config *settings, slice key, daemon_server **out,
+godwit_status daemon_open(const config *settings, keyring *keys, daemon_server **out,
                           char message[512]) {
     sigset_t set;
     *out = NULL;
@@ -251,7 +251,7 @@ godwit_status daemon_open(const config *settings, slice key, daemon_server **out
     signals_of_interest(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
-    apply_settings(&d->net, settings, key);
+    apply_settings(&d->net, settings, keys);
     godwit_status status = open_service(&d->net, settings, message);
     if (status == GODWIT_OK) {
         status = start(d, settings, message);

@@ -117,28 +117,41 @@ void dispatch_forget(conn *c) {
     }
 }
 
-/* True when the token is good or none is needed; otherwise *reason says why not. */
-static bool authenticate(conn *c, request *r, const char **reason) {
-    slice header, token;
-    *reason = NULL;
-    if (r->route->is_public) {
-        return true;
-    }
-    if (!http_header_find(&c->reader.head, "Authorization", &header)) {
-        *reason = "a bearer token is needed";
-    } else if (!auth_bearer(header, &token)) {
-        *reason = "the Authorization header is not 'Bearer TOKEN'";
-    } else if (auth_check(&c->loop->server->auth, &r->job.memory, token, loop_wall_s(), &r->job.who,
-                          reason) == GODWIT_NOMEM) {
-        *reason = "out of memory";
-    }
-    return *reason == NULL;
-}
-
 typedef struct {
     int status; /* 0 = fine */
     const char *type, *detail;
 } verdict;
+
+static verdict check_token(conn *c, request *r, slice token) {
+    server *s = c->loop->server;
+    const char *reason = NULL;
+    key_set *keys = keyring_take(s->keys);
+    godwit_status status =
+        auth_check(&s->auth, keys, &r->job.memory, token, loop_wall_s(), &r->job.who, &reason);
+    key_set_release(keys);
+    if (status == GODWIT_NOMEM) {
+        return (verdict){503, "overloaded", "out of memory"};
+    }
+    if (status == GODWIT_NOT_FOUND && keyring_miss(s->keys)) {
+        return (verdict){503, "overloaded", "the keys for tokens are being read again; try again"};
+    }
+    return status ? (verdict){401, "unauthenticated", reason} : (verdict){0, NULL, NULL};
+}
+
+/* Whether the token is good, or none is needed. */
+static verdict authenticate(conn *c, request *r) {
+    slice header, token;
+    if (r->route->is_public) {
+        return (verdict){0, NULL, NULL};
+    }
+    if (!http_header_find(&c->reader.head, "Authorization", &header)) {
+        return (verdict){401, "unauthenticated", "a bearer token is needed"};
+    }
+    if (!auth_bearer(header, &token)) {
+        return (verdict){401, "unauthenticated", "the Authorization header is not 'Bearer TOKEN'"};
+    }
+    return check_token(c, r, token);
+}
 
 /* Encodings and lengths. */
 static verdict check_body(conn *c, request *r) {
@@ -167,8 +180,9 @@ static verdict check_body(conn *c, request *r) {
 static verdict check_head(conn *c, request *r) {
     const http_head *head = &c->reader.head;
     const char *reason = NULL;
-    if (!authenticate(c, r, &reason)) {
-        return (verdict){401, "unauthenticated", reason};
+    verdict known = authenticate(c, r);
+    if (known.status != 0) {
+        return known;
     }
     godwit_status status = route_query(r->route, head->query, &r->job, &reason);
     if (status == GODWIT_NOMEM) {

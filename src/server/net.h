@@ -20,6 +20,7 @@
 
 #include "server/auth.h"
 #include "server/http.h"
+#include "server/keyring.h"
 #include "server/pool.h"
 #include "server/reply.h"
 
@@ -28,6 +29,7 @@ typedef struct conn conn;
 
 typedef struct server {
     auth_settings auth;
+    keyring *keys; /* borrowed */
     service *service;
     pool *pool;
     metrics metrics;

@@ -12,7 +12,7 @@
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 
-#include "server/auth.h"
+#include "server/keys.h"
 
 #define SECRET_FILE_BYTES_MAX 4096
 
@@ -93,7 +93,7 @@ static godwit_status read_all(int file, const char *path, bytes *key, char messa
         while (len > 0 && (buffer[len - 1] == '\n' || buffer[len - 1] == '\r')) {
             len--;
         }
-        if (len < AUTH_KEY_BYTES_MIN) {
+        if (len < KEY_SECRET_BYTES_MIN) {
             status = fail(message, GODWIT_INVALID, path, "a secret needs at least 32 bytes");
         } else {
             bytes_add(key, buffer, len);

@@ -54,7 +54,9 @@ static bool is_signed(slice token) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    auth_settings settings = {.key = slice_of(KEY)};
+    auth_settings settings = {.issuer = {NULL, 0}};
+    key_set *keys;
+    FUZZ_CHECK(key_set_from_secret(slice_of(KEY), &keys) == GODWIT_OK);
     unsigned kind = fuzz_byte(&data, &size) % 3;
     unsigned back = kind == 2 ? fuzz_byte(&data, &size) : 0;
     bytes token;
@@ -76,13 +78,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     principal who;
     const char *reason = NULL;
     godwit_status status =
-        auth_check(&settings, &a, bytes_view(&token), INT64_C(1767323045), &who, &reason);
+        auth_check(&settings, keys, &a, bytes_view(&token), INT64_C(1767323045), &who, &reason);
     if (status == GODWIT_OK) {
         FUZZ_CHECK(is_signed(bytes_view(&token)));
         FUZZ_CHECK(who.user.len > 0 && who.scope_count <= 64 && who.read_scope_count <= 64);
     } else {
         FUZZ_CHECK(status == GODWIT_NOMEM || reason);
     }
+    key_set_release(keys);
     arena_deinit(&a);
     bytes_deinit(&token);
     return 0;
