@@ -216,7 +216,8 @@ godwit_status wire_cursor_parse(arena *a, slice text, wire_cursor *out) {
     memset(out, 0, sizeof(*out));
     uint8_t raw[CURSOR_BYTES_MAX];
     size_t len = 0;
-    if (text.len > CURSOR_BYTES_MAX || !base64url_decode(text, raw, &len) || len < CURSOR_FIXED || raw[0] != CURSOR_VERSION) {
+    if (text.len > CURSOR_BYTES_MAX || !base64url_decode(text, raw, &len) || len < CURSOR_FIXED ||
+        raw[0] != CURSOR_VERSION) {
         return GODWIT_INVALID;
     }
     uint8_t digest[SHA256_BYTES];

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <strings.h>
 #include <time.h>
@@ -168,7 +169,12 @@ static godwit_status start(keyring *r, char message[512]) {
     if (status && !keyring_is_url(o->jwks)) {
         return status;
     }
-    if (pthread_create(&r->thread, NULL, keep_fresh, r) != 0) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the thread that waits for them */
+    int failed = pthread_create(&r->thread, NULL, keep_fresh, r);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed) {
         snprintf(message, 512, "can't start a thread");
         return GODWIT_NOMEM;
     }
