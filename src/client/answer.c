@@ -107,6 +107,15 @@ static godwit_status take_registration(godwit *g, pump *p, arena *a, slice body)
     if (status == GODWIT_OK) {
         status = column_types_learn(g, answer.tables);
     }
+    if (status == GODWIT_OK) {
+        status = former_learn(g, answer.tables);
+    }
+    if (status == GODWIT_OK) {
+        status = client_meta_set(g, "names", answer.names);
+    }
+    if (status == GODWIT_OK) {
+        status = migrate_new_values(g);
+    }
     if (status == GODWIT_OK && (more || (!known && head > SNAPSHOT_FIRST_COMMITS))) {
         status = bootstrap_require(g, p->request.scope);
     }
@@ -141,6 +150,15 @@ static void note_times(godwit *g, const pump *p, const push_answer *answer) {
     }
 }
 
+/* The server's columns have other names than it told us: registering again tells them, and the
+ * answer comes again. */
+static godwit_status check_names(godwit *g, arena *a, slice names, bool *known) {
+    slice mine = {0};
+    godwit_status status = names.len ? client_meta_text(g, a, "names", &mine) : GODWIT_OK;
+    *known = names.len == 0 || slice_equal(names, mine);
+    return status;
+}
+
 static godwit_status take_sync(godwit *g, pump *p, arena *a, slice body, bool *more,
                                round_problem *kind) {
     push_answer answer;
@@ -150,6 +168,12 @@ static godwit_status take_sync(godwit *g, pump *p, arena *a, slice body, bool *m
         return status;
     }
     note_times(g, p, &answer);
+    bool known = true;
+    status = check_names(g, a, answer.has_changes ? answer.changes.names : (slice){0}, &known);
+    if (status != GODWIT_OK || !known) {
+        *kind = PROBLEM_DEVICE_UNKNOWN;
+        return status;
+    }
     status = settle_answer(g, p->request.scope, bytes_view(&p->request.cursor), &answer,
                            answer.has_changes ? &answer.changes : NULL, &counts);
     if (status != GODWIT_OK) {
@@ -165,10 +189,17 @@ static godwit_status take_sync(godwit *g, pump *p, arena *a, slice body, bool *m
     return status == GODWIT_OK ? advance(g, p) : status;
 }
 
-static godwit_status take_snapshot(godwit *g, pump *p, arena *a, slice body, bool *more) {
+static godwit_status take_snapshot(godwit *g, pump *p, arena *a, slice body, bool *more,
+                                   round_problem *kind) {
     snapshot_answer answer;
     godwit_status status = wire_snapshot_answer_parse(a, body, &answer);
     if (status != GODWIT_OK) {
+        return status;
+    }
+    bool known = true;
+    status = check_names(g, a, answer.names, &known);
+    if (status != GODWIT_OK || !known) {
+        *kind = PROBLEM_DEVICE_UNKNOWN;
         return status;
     }
     status = bootstrap_take_snapshot(g, p->request.scope, bytes_view(&p->request.cursor), &answer);
@@ -193,7 +224,7 @@ godwit_status answer_take(godwit *g, pump *p, slice body, bool *more, round_prob
         status = take_sync(g, p, &a, body, more, kind);
         break;
     case ROUND_SNAPSHOT:
-        status = take_snapshot(g, p, &a, body, more);
+        status = take_snapshot(g, p, &a, body, more, kind);
         break;
     case ROUND_IDLE:
     case ROUND_DONE:

@@ -28,6 +28,7 @@ typedef struct {
     client_table *tables;
     size_t count;
     int64_t schema_cookie;   /* PRAGMA schema_version at load */
+    int64_t app_schema;      /* PRAGMA user_version that operations sealed now were captured under */
     int64_t registry_version;/* godwit_meta 'registry_version' at load */
     schema_table *declared;  /* shapes of the active tables, for client_declaration */
     size_t declared_count;

@@ -104,7 +104,8 @@ static int column_at(const apply_table *table, slice name, size_t *next) {
             return table->data_of[at];
         }
     }
-    return -1;
+    int renamed = schema_column_index(shape, name);
+    return renamed < 0 ? -1 : table->data_of[renamed];
 }
 
 godwit_status image_set(arena *a, const apply_table *table, const json *columns, row_image *image) {
@@ -146,7 +147,7 @@ static godwit_status set_text(arena *a, const apply_table *table, slice text, ro
 static godwit_status replay_column(arena *a, const apply_table *table, size_t at, const json *node,
                                    const json *base, const value *present, row_image *image) {
     const client_table *t = table->t;
-    const json *before = json_find(base, t->shape.columns[t->data_columns[at]].name);
+    const json *before = schema_value(base, &t->shape.columns[t->data_columns[at]]);
     value now, old, next;
     bool known = before && value_from_json(a, before, &old) == GODWIT_OK;
     if (value_from_json(a, node, &now) != GODWIT_OK) {
@@ -190,7 +191,7 @@ static godwit_status redo_update(arena *a, const apply_table *table, const overl
         status = image_set(a, table, payload, image);
     }
     for (size_t i = 0; status == GODWIT_OK && i < t->data_count; i++) {
-        const json *node = json_find(payload, t->shape.columns[t->data_columns[i]].name);
+        const json *node = schema_value(payload, &t->shape.columns[t->data_columns[i]]);
         if (node && t->types[i] != POLICY_LWW) {
             status = replay_column(a, table, i, node, base, &before[i], image);
         }

@@ -5,9 +5,10 @@
  * copy as ordinary captured changes (old values included), drops the copies
  *
  * The copy makes the comparison exact whatever the migration did to the columns; it costs the
- * tables' size for as long as the migration is open. A column the migration added counts as changed
- * in the rows where it holds something other than NULL and its default. In the middle, after a
- * crash, "begin" again does nothing and "end" finishes. */
+ * tables' size for as long as the migration is open. What a new column holds beside NULL and its
+ * default is queued when the device registers next: the server may know the column under the name
+ * it had, and then nothing of it is new. In the middle, after a crash, "begin" again does nothing
+ * and "end" finishes. */
 #include <stdio.h>
 
 #include "client/track.h"
@@ -81,7 +82,7 @@ static godwit_status begin_table(godwit *g, const client_table *t) {
 }
 
 static godwit_status migrate_begin(godwit *g) {
-    godwit_status status = GODWIT_OK;
+    godwit_status status = track_seal_first(g);
     for (size_t i = 0; i < g->registry.count && status == GODWIT_OK; i++) {
         const client_table *t = &g->registry.tables[i];
         if (t->active && !t->queue) {
@@ -97,7 +98,7 @@ typedef struct {
     const client_table *t;       /* as it is now */
     int column[COLUMNS_MAX];     /* of the copy, for each data column now; -1 = new */
     slice fallback[COLUMNS_MAX]; /* a new column's default, as SQL; empty = NULL */
-    bool alone;                  /* there is no copy: only new columns can be told to differ */
+    bool alone;                  /* without the copy: new columns are compared with their default */
     bytes b;
 } difference;
 
@@ -116,7 +117,7 @@ static void new_value(difference *d, size_t i) {
 }
 
 static void differs(difference *d, size_t i) {
-    if (d->column[i] >= 0 && d->alone) {
+    if ((d->column[i] >= 0) == d->alone) {
         bytes_char(&d->b, '0');
         return;
     }
@@ -294,8 +295,16 @@ static godwit_status read_fallbacks(godwit *g, arena *a, difference *d) {
     return status;
 }
 
-static godwit_status log_differences(godwit *g, arena *a, const slice *before, size_t before_count,
-                                     const client_table *t) {
+static bool is_named(const schema_column *column, slice name) {
+    bool found = slice_equal(column->name, name);
+    for (size_t i = 0; !found && i < column->former_count; i++) {
+        found = slice_equal(column->former[i], name);
+    }
+    return found;
+}
+
+static godwit_status log_differences(godwit *g, arena *a, const schema_column *before,
+                                     size_t before_count, const client_table *t) {
     difference *d = arena_alloc(a, sizeof *d);
     if (!d) {
         return GODWIT_NOMEM;
@@ -305,16 +314,13 @@ static godwit_status log_differences(godwit *g, arena *a, const slice *before, s
     for (size_t i = 0; i < t->data_count; i++) {
         d->column[i] = -1;
         for (size_t j = 0; j < before_count; j++) {
-            if (slice_equal(before[j], data_of(t, i)->name)) {
+            if (is_named(&before[j], data_of(t, i)->name)) {
                 d->column[i] = (int)j;
             }
         }
     }
     bytes_init(&d->b, g->allocator, 0);
-    godwit_status status = read_fallbacks(g, a, d);
-    if (status == GODWIT_OK) {
-        status = log_deleted(g, d);
-    }
+    godwit_status status = log_deleted(g, d);
     if (status == GODWIT_OK) {
         status = log_updated(g, d);
     }
@@ -325,43 +331,135 @@ static godwit_status log_differences(godwit *g, arena *a, const slice *before, s
     return status;
 }
 
+/* ---- new columns ---- */
+
+static void gained_key(const client_table *t, char out[TRACK_MISSED_BYTES]) {
+    snprintf(out, TRACK_MISSED_BYTES, "gained:%lld", (long long)t->tbl);
+}
+
+static bool listed(const json *names, slice name) {
+    const json *item = json_first(names);
+    for (uint32_t i = 0; names && i < names->count; i++, item = json_after(item)) {
+        slice text;
+        if (json_text(item, &text) && slice_equal(text, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static godwit_status read_had(godwit *g, arena *a, const client_table *t, const json **out) {
+    char key[TRACK_MISSED_BYTES];
+    slice text = {0};
+    *out = NULL;
+    gained_key(t, key);
+    godwit_status status = client_meta_text(g, a, key, &text);
+    return status == GODWIT_OK && text.ptr ? json_parse(a, text, out, NULL) : status;
+}
+
 godwit_status migrate_new_columns(godwit *g, arena *a, const client_table *was,
                                   const client_table *now) {
-    char name[48];
-    bool gains = false;
-    int64_t copied = 0;
-    snprintf(name, sizeof name, "godwit_before_%lld", (long long)now->tbl);
+    char key[TRACK_MISSED_BYTES];
+    const json *had = NULL;
+    bytes b;
+    bool first = true, gains = false;
+    for (size_t i = 0; i < now->data_count; i++) {
+        gains = gains || shape_slot(was, data_of(now, i)->name) < 0;
+    }
+    godwit_status status = gains ? read_had(g, a, now, &had) : GODWIT_OK;
+    if (status != GODWIT_OK || !gains) {
+        return status;
+    }
+    bytes_init(&b, g->allocator, 0);
+    bytes_char(&b, '[');
+    const json *item = json_first(had);
+    for (uint32_t i = 0; had && i < had->count; i++, item = json_after(item)) {
+        slice name;
+        if (json_text(item, &name)) {
+            json_comma(&b, &first);
+            json_write_text(&b, name);
+        }
+    }
+    for (size_t i = 0; i < was->data_count; i++) {
+        if (!had || !listed(had, data_of(was, i)->name)) {
+            json_comma(&b, &first);
+            json_write_text(&b, data_of(was, i)->name);
+        }
+    }
+    bytes_char(&b, ']');
+    gained_key(now, key);
+    status = b.failed ? GODWIT_NOMEM : client_meta_set(g, key, bytes_view(&b));
+    bytes_deinit(&b);
+    return status;
+}
+
+/* A column the table had before under one of its names is no new one. */
+static bool had_before(const json *had, const schema_column *column) {
+    bool found = listed(had, column->name);
+    for (size_t i = 0; !found && i < column->former_count; i++) {
+        found = listed(had, column->former[i]);
+    }
+    return found;
+}
+
+static godwit_status queue_new(godwit *g, arena *a, const client_table *t, const json *had) {
+    char key[TRACK_MISSED_BYTES];
+    int64_t newest = 0;
+    bool any = false;
     difference *d = arena_alloc(a, sizeof *d);
     if (!d) {
         return GODWIT_NOMEM;
     }
-    d->t = now;
+    d->t = t;
     d->alone = true;
-    for (size_t i = 0; i < now->data_count; i++) {
-        d->column[i] = shape_slot(was, data_of(now, i)->name);
-        gains = gains || d->column[i] < 0;
+    for (size_t i = 0; i < t->data_count; i++) {
+        d->column[i] = had_before(had, data_of(t, i)) ? 0 : -1;
+        any = any || d->column[i] < 0;
     }
-    godwit_status status =
-        db_int(&g->db, &copied, "SELECT count(*) FROM main.sqlite_schema WHERE name = ?1", "s",
-               slice_of(name));
-    if (status != GODWIT_OK || copied || !gains) {
-        return status;
-    }
-    int64_t newest = 0;
     bytes_init(&d->b, g->allocator, 0);
-    status = db_int(&g->db, &newest, "SELECT coalesce(max(lsn), 0) FROM godwit_log", "");
+    godwit_status status =
+        db_int(&g->db, &newest, "SELECT coalesce(max(lsn), 0) FROM godwit_log", "");
     if (status == GODWIT_OK) {
         status = read_fallbacks(g, a, d);
     }
-    if (status == GODWIT_OK) {
+    if (status == GODWIT_OK && any) {
         status = log_updated(g, d);
     }
     if (status == GODWIT_OK) {
-        status = drift_forget_unknown(g, now, newest);
+        status = drift_forget_unknown(g, t, newest);
     }
     bytes_deinit(&d->b);
+    gained_key(t, key);
+    return status == GODWIT_OK ? client_meta_set(g, key, (slice){0}) : status;
+}
+
+godwit_status migrate_new_values(godwit *g) {
+    arena a;
+    arena_init(&a, g->allocator, 0);
+    godwit_status status = db_begin(&g->db);
+    if (status != GODWIT_OK) {
+        arena_deinit(&a);
+        return status;
+    }
+    for (size_t i = 0; i < g->registry.count && status == GODWIT_OK; i++) {
+        const client_table *t = &g->registry.tables[i];
+        const json *had = NULL;
+        status = t->active && !t->queue ? read_had(g, &a, t, &had) : GODWIT_OK;
+        if (status == GODWIT_OK && had) {
+            status = queue_new(g, &a, t, had);
+        }
+    }
+    if (status == GODWIT_OK) {
+        status = db_commit(&g->db);
+    }
+    if (status != GODWIT_OK) {
+        db_rollback(&g->db);
+    }
+    arena_deinit(&a);
     return status;
 }
+
+/* ---- end, continued ---- */
 
 static godwit_status drop_copy(godwit *g, int64_t tbl) {
     char sql[80];
@@ -377,12 +475,17 @@ static godwit_status end_table(godwit *g, int64_t tbl) {
     arena_init(&a, g->allocator, 0);
     const client_table *was = client_table_by_number(g, tbl);
     size_t count = was->data_count;
-    slice *before = ARENA_ARRAY(&a, slice, count + 1);
-    godwit_status status = before ? GODWIT_OK : GODWIT_NOMEM;
-    for (size_t i = 0; i < count && status == GODWIT_OK; i++) {
-        before[i] = arena_copy(&a, data_of(was, i)->name);
-        status = before[i].ptr ? GODWIT_OK : GODWIT_NOMEM;
+    schema_column *before = ARENA_ARRAY(&a, schema_column, count + 1);
+    for (size_t i = 0; before && i < count; i++) { /* the registry is loaded anew below */
+        slice *former = ARENA_ARRAY(&a, slice, data_of(was, i)->former_count + 1);
+        before[i].name = arena_copy(&a, data_of(was, i)->name);
+        for (size_t k = 0; former && k < data_of(was, i)->former_count; k++) {
+            former[k] = arena_copy(&a, data_of(was, i)->former[k]);
+        }
+        before[i].former = former;
+        before[i].former_count = data_of(was, i)->former_count;
     }
+    godwit_status status = before && !a.failed ? GODWIT_OK : GODWIT_NOMEM;
     snprintf(name, sizeof name, "godwit_before_%lld", (long long)tbl);
     if (status == GODWIT_OK) {
         status = db_int(&g->db, &copied, "SELECT count(*) FROM main.sqlite_schema WHERE name = ?1",
@@ -410,6 +513,9 @@ static godwit_status migrate_end(godwit *g) {
             status = end_table(g, tbl);
         }
         last = tbl > last ? tbl : last;
+    }
+    if (status == GODWIT_OK) {
+        status = registry_version_taken(g);
     }
     return status == GODWIT_OK ? registry_changed(g) : status;
 }

@@ -112,6 +112,12 @@ godwit_status registry_load(godwit *g) {
     if (status == GODWIT_OK) {
         status = column_types_apply(g, &fresh);
     }
+    if (status == GODWIT_OK) {
+        status = former_apply(g, &fresh);
+    }
+    if (status == GODWIT_OK) {
+        status = client_meta_int(g, "app_schema", 0, &fresh.app_schema);
+    }
     if (status != GODWIT_OK) {
         arena_deinit(&fresh.memory);
         return status;
@@ -129,6 +135,16 @@ godwit_status registry_changed(godwit *g) {
                                   " ON CONFLICT(k) DO UPDATE SET v = v + 1",
                                   "");
     return status == GODWIT_OK ? registry_load(g) : status;
+}
+
+godwit_status registry_version_taken(godwit *g) {
+    int64_t version = 0;
+    godwit_status status = db_int(&g->db, &version, "PRAGMA main.user_version", "");
+    if (status == GODWIT_OK) {
+        status = client_meta_set_int(g, "app_schema", version > 0 ? version : 0);
+        g->registry.app_schema = version;
+    }
+    return status;
 }
 
 /* ---- Keeping triggers in place ---- */
@@ -180,6 +196,35 @@ static godwit_status verify(godwit *g) {
     return status == GODWIT_OK && !fits ? repair(g) : status;
 }
 
+/* The application's schema has another version: what was captured so far is of the one before. */
+static godwit_status notice_version(godwit *g) {
+    int64_t version = 0, migrating = 0;
+    godwit_status status = db_int(&g->db, &version, "PRAGMA main.user_version", "");
+    if (status != GODWIT_OK || version == g->registry.app_schema) {
+        return status;
+    }
+    status = client_meta_int(g, "migrating", 0, &migrating);
+    if (status != GODWIT_OK || migrating) {
+        return status; /* the end of the migration sees to it */
+    }
+    status = db_begin(&g->db);
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    status = track_seal_first(g);
+    if (status == GODWIT_OK) {
+        status = registry_version_taken(g);
+    }
+    if (status == GODWIT_OK) {
+        status = db_commit(&g->db);
+    }
+    if (status != GODWIT_OK) {
+        db_rollback(&g->db);
+        g->registry.loaded = false;
+    }
+    return status;
+}
+
 godwit_status client_registry_refresh(godwit *g) {
     int64_t cookie = 0;
     int64_t version = 0;
@@ -190,6 +235,9 @@ godwit_status client_registry_refresh(godwit *g) {
     if (status == GODWIT_OK && (!g->registry.loaded || version != g->registry.registry_version)) {
         status = registry_load(g);
         g->registry.schema_cookie = -1;
+    }
+    if (status == GODWIT_OK) {
+        status = notice_version(g);
     }
     if (status == GODWIT_OK && cookie != g->registry.schema_cookie) {
         status = verify(g);

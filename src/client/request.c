@@ -205,7 +205,8 @@ enum {
     AT_WALL,
     AT_REKEYED,
     AT_CODE,
-    AT_RESOLVES
+    AT_RESOLVES,
+    AT_SCHEMA
 };
 
 static int64_t blob_int(slice s) {
@@ -236,7 +237,8 @@ static godwit_status write_op(push_builder *b) {
                   .lineage = db_column_slice(q, AT_LINEAGE),
                   .lsn = sqlite3_column_int64(q, AT_LSN),
                   .rekeyed = sqlite3_column_int(q, AT_REKEYED) != 0,
-                  .resolves = db_column_slice(q, AT_RESOLVES)};
+                  .resolves = db_column_slice(q, AT_RESOLVES),
+                  .schema = sqlite3_column_int64(q, AT_SCHEMA)};
     slice key = db_column_slice(q, AT_KEY);
     op_state state = OP_PENDING;
     if (key.len != SHA256_BYTES || !op_state_parse(db_column_slice(q, AT_STATE), &state)) {
@@ -266,7 +268,7 @@ static godwit_status prepare_ops(push_builder *b, int64_t first_lsn) {
         "entity_id,"
         " idempotency_key, payload, base, state, base_seq, base_salt, lineage, nonce, wall_ms, "
         "rekeyed,"
-        " last_error_code, resolves FROM godwit_op WHERE lsn >= ?1 AND scope = ?2 AND device_id = "
+        " last_error_code, resolves, schema_ver FROM godwit_op WHERE lsn >= ?1 AND scope = ?2 AND device_id = "
         "?3 AND"
         " sequence_number > ?4 ORDER BY lsn",
         &b->ops);

@@ -169,7 +169,7 @@ static godwit_status insert_op(seal_run_state *s, const seal_scope *scope, const
         bind_text(&b, 24, scope->scope);
         bind_text(&b, 25, scope->device_id);
         bind_text(&b, 26, s->lineage);
-        bind_int(&b, 27, s->g->registry.registry_version);
+        bind_int(&b, 27, s->g->registry.app_schema);
         s->bound = scope->scope.ptr;
     }
     if (b.rc == SQLITE_OK) {

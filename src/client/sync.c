@@ -65,7 +65,7 @@ godwit_status sync_exchange(godwit *g, const sync_call *call, godwit_http_answer
     char *full = arena_printf(&a, SLICE_FMT "%s", SLICE_ARG(call->url), call->path);
     char *bearer = arena_printf(&a, "Authorization: Bearer " SLICE_FMT, SLICE_ARG(token));
     char *client = arena_printf(&a, "Sync-Client: godwit/%s; schema=%lld", godwit_version(),
-                                (long long)g->registry.registry_version);
+                                (long long)g->registry.app_schema);
     if (status == GODWIT_OK && (!full || !bearer || !client)) {
         status = GODWIT_NOMEM;
     }
@@ -205,7 +205,7 @@ static godwit_status write_request(godwit *g, pump *p) {
     json_write_text(b, slice_of(bearer ? bearer : ""));
     json_key(b, &first, "Sync-Client");
     bytes_printf(b, "\"godwit/%s; schema=%lld\"", godwit_version(),
-                 (long long)g->registry.registry_version);
+                 (long long)g->registry.app_schema);
     json_key(b, &first, "Content-Type");
     bytes_text(b, "\"application/json\"}");
     if (p->request.body.len) {

@@ -164,7 +164,7 @@ godwit_status track_fits(godwit *g, const client_table *t, bool *fits) {
 
 /* Operations already captured go out with the columns they were captured with, if it is known for
  * which scope: a column they do not have is not NULL in them. */
-static godwit_status seal_first(godwit *g) {
+godwit_status track_seal_first(godwit *g) {
     bool more = true;
     godwit_status status = GODWIT_OK;
     while (status == GODWIT_OK && more) {
@@ -239,7 +239,7 @@ static godwit_status install(godwit *g, arena *a, const client_table *was, clien
         status = fetch_anew(g, was);
     }
     if (status == GODWIT_OK && was && !same_slots(was, now)) {
-        status = seal_first(g);
+        status = track_seal_first(g);
         if (status == GODWIT_OK) {
             status = remap_log(g, was, now);
         }
@@ -299,7 +299,7 @@ godwit_status track_renew(godwit *g, const client_table *t, bool *found) {
 static godwit_status retire_old_key(godwit *g, const client_table *t) {
     char name[32];
     int64_t open = 0;
-    godwit_status status = seal_first(g);
+    godwit_status status = track_seal_first(g);
     if (status == GODWIT_OK) {
         status = db_int(&g->db, &open,
                         "SELECT (SELECT count(*) FROM godwit_log WHERE tbl = ?1 AND lsn >"

@@ -79,7 +79,17 @@ void capture_same_key(bytes *b, const client_table *t, const char *a, const char
 godwit_status column_types_learn(godwit *g, const json *tables) MUST_USE;
 godwit_status column_types_apply(godwit *g, client_registry *r) MUST_USE;
 
+/* former.c: names that columns have had, as the server has told them; see column_type.c. */
+godwit_status former_learn(godwit *g, const json *tables) MUST_USE;
+godwit_status former_apply(godwit *g, client_registry *r) MUST_USE;
+
+/* track.c: seals what has been captured with the columns and the version it was captured with. Inside
+ * a transaction. */
+godwit_status track_seal_first(godwit *g) MUST_USE;
+
 /* registry.c */
+/* What is captured from now on is of the version that PRAGMA user_version says now. */
+godwit_status registry_version_taken(godwit *g) MUST_USE;
 godwit_status registry_load(godwit *g) MUST_USE;
 /* Marks the registry changed (for other connections) and loads it anew. */
 godwit_status registry_changed(godwit *g) MUST_USE;
@@ -90,10 +100,11 @@ godwit_status track_renew(godwit *g, const client_table *t, bool *found) MUST_US
 /* Whether renewing would change anything. */
 godwit_status track_fits(godwit *g, const client_table *t, bool *fits) MUST_USE;
 
-/* migrate.c: columns that were added outside a migration, or were not synced before: what they hold
- * beside their default is queued. Nothing while a migration is open, which compares by itself. */
+/* migrate.c: notes that the table has columns it did not have. What they hold beside their default is
+ * queued by migrate_new_values, when the server has said which of them it knows by another name. */
 godwit_status migrate_new_columns(godwit *g, arena *a, const client_table *was,
                                   const client_table *now) MUST_USE;
+godwit_status migrate_new_values(godwit *g) MUST_USE;
 
 /* track.c: the meta key under which settling notes that changes of a table were passed over,
  * because the table is gone. When it is back, everything is fetched anew. */

@@ -42,7 +42,7 @@ static void unit_begin(decide_work *w, const decide_input *in, merge_policy poli
 
 /* What the author started from, where the operation says so. */
 static bool old_value(decide_work *w, const decide_input *in, int column, value *out) {
-    const json *node = json_find(in->op->base_node, in->table->columns[column].name);
+    const json *node = schema_value(in->op->base_node, &in->table->columns[column]);
     return node && value_from_json(w->c->a, node, out) == GODWIT_OK && out->type != VALUE_SPECIAL;
 }
 
@@ -318,7 +318,7 @@ static bool device_is_newest(decide_work *w, const decide_input *in) {
     if (column < 0) {
         return false;
     }
-    const json *node = json_find(in->op->payload_node, in->table->columns[column].name);
+    const json *node = schema_value(in->op->payload_node, &in->table->columns[column]);
     return node && value_from_json(w->c->a, node, &ours) == GODWIT_OK &&
            merge_value_order(&ours, &in->row->row.values[column]) > 0;
 }

@@ -171,11 +171,19 @@ static void read_payload(decide_work *w, decide_input *in) {
         const json *node = key + 1;
         bool hit = expected < t->column_count && slice_equal(t->columns[expected].name, key->u.s);
         int column = hit ? (int)expected : schema_column_index(t, key->u.s);
+        if (column < 0 && schema_column_dropped(t, key->u.s)) {
+            key = json_after(node);
+            continue;
+        }
         if (column < 0) {
             decide_end_named(w, in, CODE_UNKNOWN_COLUMN, "there is no column", key->u.s);
             return;
         }
-        read_column(w, in, column, node);
+        bool own_name = hit || slice_equal(t->columns[column].name, key->u.s);
+        if (own_name ||
+            schema_value(payload, &t->columns[column]) == node) { /* the newest counts */
+            read_column(w, in, column, node);
+        }
         expected = (size_t)column + 1;
         key = json_after(node);
     }
@@ -195,6 +203,10 @@ static void read_time(decide_work *w, decide_input *in) {
 
 static void read_input(decide_work *w, decide_input *in) {
     const wire_op *op = in->op;
+    if (op->untranslated) {
+        decide_end(w, in, OUTCOME_REJECTED, CODE_INVALID_VALUE, op->untranslated);
+        return;
+    }
     if (op->kind == OP_NONE) {
         decide_end(w, in, OUTCOME_REJECTED, CODE_UNKNOWN_OPERATION,
                    "the operation must be create, update or delete");

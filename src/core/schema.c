@@ -21,13 +21,39 @@ const schema_table *schema_find(const schema *s, slice entity) {
     return NULL;
 }
 
+static bool among(const slice *names, size_t count, slice name) {
+    for (size_t i = 0; i < count; i++) {
+        if (slice_equal(names[i], name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int schema_column_index(const schema_table *t, slice name) {
     for (size_t i = 0; i < t->column_count; i++) {
         if (slice_equal(t->columns[i].name, name)) {
             return (int)i;
         }
     }
+    for (size_t i = 0; i < t->column_count; i++) {
+        if (among(t->columns[i].former, t->columns[i].former_count, name)) {
+            return (int)i;
+        }
+    }
     return -1;
+}
+
+bool schema_column_dropped(const schema_table *t, slice name) {
+    return among(t->dropped, t->dropped_count, name);
+}
+
+const json *schema_value(const json *columns, const schema_column *column) {
+    const json *found = json_find(columns, column->name);
+    for (size_t i = 0; !found && i < column->former_count; i++) {
+        found = json_find(columns, column->former[i]);
+    }
+    return found;
 }
 
 static const char *const POLICY_TYPES[] = {
@@ -236,6 +262,16 @@ void schema_table_to_json(bytes *b, const schema_table *t) {
         if (schema_policy_type(t->columns[i].policy)) {
             json_key(b, &first_member, "merge");
             json_write_text(b, slice_of(schema_policy_type(t->columns[i].policy)));
+        }
+        if (t->columns[i].former_count) {
+            bool first_name = true;
+            json_key(b, &first_member, "former");
+            bytes_char(b, '[');
+            for (size_t k = 0; k < t->columns[i].former_count; k++) {
+                json_comma(b, &first_name);
+                json_write_text(b, t->columns[i].former[k]);
+            }
+            bytes_char(b, ']');
         }
         bytes_char(b, '}');
     }

@@ -30,7 +30,18 @@ typedef struct {
     bool is_key;
     bool not_null;       /* declared NOT NULL (and no default) */
     bool local;          /* maintained by the server itself (deleted_column ..): devices may not write it */
+    const slice *former; /* names it had: older operations and applications use them, former_count */
+    size_t former_count;
 } schema_column;
+
+/* How a value of operations written under an older schema is made from what they say. */
+typedef struct {
+    int64_t version;     /* for operations of schemas below this one */
+    int column;          /* that gets the value */
+    slice sql;           /* an expression; its inputs are parameters, :NAME for each column */
+    const slice *inputs; /* their names, input_count of them */
+    size_t input_count;
+} schema_upcast;
 
 typedef struct {
     slice table;         /* referenced */
@@ -56,6 +67,10 @@ typedef struct {
     initial_policy initial;
     int initial_column;  /* for INITIAL_NEWEST, else -1 */
     bool row_atomic;
+    const slice *dropped; /* names of columns that are no more: their values are passed over */
+    size_t dropped_count;
+    const schema_upcast *upcasts; /* by version, then as written */
+    size_t upcast_count;
     int deleted_column;  /* index or -1: soft delete, the row stays in the typed table */
     int created_by_device_column, updated_at_column, vector_clock_column; /* index or -1 */
     int number;          /* position in the registry, stable for its life */
@@ -69,8 +84,11 @@ typedef struct {
 
 /* NULL when unknown. Finds by entity alias first, then by table name. */
 const schema_table *schema_find(const schema *s, slice entity);
-/* Column by name, -1 when absent. Names compare by bytes. */
+/* Column by its name, else by a former one, -1 when absent. Names compare by bytes. */
 int schema_column_index(const schema_table *t, slice name);
+bool schema_column_dropped(const schema_table *t, slice name);
+/* The value of a column in an object of columns, under its name or else a former one; NULL. */
+const json *schema_value(const json *columns, const schema_column *column);
 
 /* "counter", "set", "max", "min": column types, which devices are told so that they can show waiting
  * operations as they will be merged. NULL for policies that are only the server's business. */

@@ -37,12 +37,18 @@ typedef struct {
     size_t depends_count;
     const json *payload_node, *base_node; /* parsed objects; NULL for void */
     slice resolves;                       /* conflict id or empty; no part of the key */
-    bool reverts; /* ... and takes back what a policy decided there ("reverts") */
+    bool reverts;   /* ... and takes back what a policy decided there ("reverts") */
+    int64_t schema; /* version of the application's schema it was written under; no part of the
+                       key. Absent: 0 in a stream, else WIRE_SCHEMA_NOW */
+    const char
+        *untranslated; /* server/upcast.c: why it can't be brought to the present schema; NULL */
     /* without stream fields */
     slice key_text;           /* opaque, 1..255 bytes */
     const slice *depends_ids; /* ids within the request */
     int64_t base_commit;      /* baseSeq; -1 = absent: over the current row */
 } wire_op;
+
+#define WIRE_SCHEMA_NOW INT64_MAX
 
 typedef struct {
     slice device_id, scope; /* scope empty = the token's first */
@@ -146,6 +152,7 @@ typedef struct {
     slice cursor;
     int64_t head;
     bool more;
+    slice names; /* see register_answer */
 } pull_answer;
 
 typedef struct {
@@ -173,6 +180,7 @@ typedef struct {
     register_scope *scopes;
     size_t scope_count;
     const json *tables; /* as the server knows them, or NULL */
+    slice names;        /* changes with the former names in them; empty = there are none */
 } register_answer;
 godwit_status wire_register_answer_parse(arena *a, slice body, register_answer *out) MUST_USE;
 
@@ -189,6 +197,7 @@ typedef struct {
     slice token;  /* empty on the last page */
     slice cursor; /* cursor at as_of: where the log goes on */
     bool more;
+    slice names; /* see register_answer */
 } snapshot_answer;
 godwit_status wire_snapshot_answer_parse(arena *a, slice body, snapshot_answer *out) MUST_USE;
 

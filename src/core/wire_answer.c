@@ -234,6 +234,7 @@ static void read_pull(wire_answer *r, const json *node, pull_answer *out) {
     out->cursor = wire_answer_text(r, node, "cursor");
     out->head = wire_answer_int(r, node, "head");
     out->more = wire_answer_opt_bool(r, node, "more");
+    out->names = wire_answer_opt_text(r, node, "names");
 }
 
 godwit_status wire_pull_answer_parse(arena *a, slice body, pull_answer *out) {

@@ -61,12 +61,13 @@ enum {
     F_REASON,
     F_RESOLVES,
     F_REVERTS,
+    F_SCHEMA,
     F_COUNT
 };
 static const char *const stream_fields[F_COUNT] = {
     "id",        "operation", "entityType", "entityId", "sequenceNumber", "idempotencyKey",
     "group",     "ctx",       "payload",    "base",     "nonce",          "wallMs",
-    "dependsOn", "origin",    "reason",     "resolves", "reverts",
+    "dependsOn", "origin",    "reason",     "resolves", "reverts",        "schema",
 };
 
 static bool read_group(wire_context *c, const json *node, wire_op *op) {
@@ -249,6 +250,7 @@ static bool read_stream_op(wire_context *c, const json *node, const push_request
         return wire_invalid(c, "reason belongs to a void");
     }
     return read_decides(c, f[F_RESOLVES], f[F_REVERTS], op) &&
+           wire_read_int(c, f[F_SCHEMA], "schema", false, 0, WIRE_NUMBER_MAX, &op->schema) &&
            read_ctx(c, f[F_CTX], request->device_id, op) && read_content(c, f, op) &&
            check_key(c, op, scope);
 }
@@ -266,11 +268,12 @@ enum {
     P_DEPENDS,
     P_RESOLVES,
     P_REVERTS,
+    P_SCHEMA,
     P_COUNT
 };
 static const char *const plain_fields[P_COUNT] = {
-    "id",      "operation", "entityType", "entityId", "idempotencyKey",
-    "payload", "baseSeq",   "dependsOn",  "resolves", "reverts",
+    "id",      "operation", "entityType", "entityId", "idempotencyKey", "payload",
+    "baseSeq", "dependsOn", "resolves",   "reverts",  "schema",
 };
 
 static bool read_plain_payload(wire_context *c, const json *node, wire_op *op) {
@@ -323,11 +326,13 @@ static bool read_plain_op(wire_context *c, const json *node, const push_request 
     slice kind = {NULL, 0};
     op->base_commit = -1;
     op->wall_ms = request->wall_ms;
+    op->schema = WIRE_SCHEMA_NOW;
     if (!wire_members(c, node, "", plain_fields, P_COUNT, f) ||
         !read_common(c, f[P_ID], f[P_ENTITY_TYPE], f[P_ENTITY_ID], op) ||
         !wire_read_text(c, f[P_OPERATION], "operation", true, SIZE_MAX, &kind) ||
         !wire_read_text(c, f[P_KEY], "idempotencyKey", true, IDEM_KEY_BYTES_MAX, &op->key_text) ||
         !wire_read_int(c, f[P_BASE_SEQ], "baseSeq", false, 0, WIRE_NUMBER_MAX, &op->base_commit) ||
+        !wire_read_int(c, f[P_SCHEMA], "schema", false, 0, WIRE_NUMBER_MAX, &op->schema) ||
         !read_decides(c, f[P_RESOLVES], f[P_REVERTS], op)) {
         return false;
     }

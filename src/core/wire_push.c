@@ -113,6 +113,9 @@ void wire_push_op(bytes *b, bool *first, slice device_id, const wire_op *op) {
     if (op->resolves.len && op->kind != OP_VOID) {
         key_text(b, &first_member, op->reverts ? "reverts" : "resolves", op->resolves);
     }
+    if (op->schema > 0 && op->kind != OP_VOID) {
+        key_int(b, &first_member, "schema", op->schema);
+    }
     write_dependencies(b, &first_member, op);
     bytes_text(b, ",\"origin\":{\"lsn\":");
     bytes_int(b, op->lsn);

@@ -19,6 +19,7 @@ static void read_register(wire_answer *r, const json *root, register_answer *out
         read_scope(r, item, &out->scopes[i]);
     }
     out->tables = wire_answer_opt(r, root, "tables", JSON_ARRAY);
+    out->names = wire_answer_opt_text(r, root, "names");
 }
 
 godwit_status wire_register_answer_parse(arena *a, slice body, register_answer *out) {
@@ -60,6 +61,7 @@ static void read_snapshot(wire_answer *r, const json *root, snapshot_answer *out
     out->head = wire_answer_int(r, root, "head");
     out->token = wire_answer_opt_text(r, root, "token");
     out->cursor = wire_answer_text(r, root, "cursor");
+    out->names = wire_answer_opt_text(r, root, "names");
     out->more = wire_answer_opt_bool(r, root, "more");
     if (out->more && out->token.len == 0) {
         r->broken = true; /* there would be no way to go on */

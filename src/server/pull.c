@@ -359,6 +359,7 @@ static godwit_status write_page(pull *p) {
     wire_cursor_write(b, &p->cursor);
     bytes_text(b, "\",\"head\":");
     bytes_int(b, p->scope.head);
+    names_write(b, p->reg);
     bytes_text(b, p->more ? ",\"more\":true}" : ",\"more\":false}");
     return GODWIT_OK;
 }

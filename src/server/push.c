@@ -234,7 +234,7 @@ static void answer(push *p) {
 }
 
 static godwit_status run_push(scope_run *run, service_job *job) {
-    const job_state *state = job->state;
+    job_state *state = job->state;
     push p = {.scope = run, .job = job, .request = &state->push};
     uint8_t print[SHA256_BYTES];
     slice key = {0};
@@ -245,7 +245,10 @@ static godwit_status run_push(scope_run *run, service_job *job) {
                               .stream = state->push.stream,
                               .now_ms = run->now_ms};
     p.answers = ARENA_ARRAY(run->a, op_answer, state->push.op_count);
-    godwit_status status = p.answers ? GODWIT_OK : GODWIT_NOMEM;
+    godwit_status status =
+        p.answers
+            ? upcast_push(&run->s->upcaster, &run->reg->schema, &job->memory, &state->push)
+            : GODWIT_NOMEM;
     if (status == GODWIT_OK && state->push.stream) {
         status = push_load_stream(&p, &refused);
     } else if (status == GODWIT_OK) {

@@ -58,6 +58,16 @@ static bool same_key(const schema_table *a, const schema_table *b) {
     return true;
 }
 
+/* Older applications may have had the column with another type. */
+static bool translated(const schema_table *t, int column) {
+    for (size_t i = 0; i < t->upcast_count; i++) {
+        if (t->upcasts[i].column == column) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* grow: what the registry lacks is fine. false: the job is answered. */
 static bool agrees(service_job *job, const schema *have, const schema *declared, bool grow) {
     for (size_t i = 0; i < declared->table_count; i++) {
@@ -76,17 +86,48 @@ static bool agrees(service_job *job, const schema *have, const schema *declared,
         }
         for (size_t c = 0; c < t->column_count; c++) {
             int at = schema_column_index(mine, t->columns[c].name);
-            if (at < 0 && !grow) {
+            if (at < 0 && (grow || schema_column_dropped(mine, t->columns[c].name))) {
+                continue;
+            }
+            if (at < 0) {
                 mismatch(job, "the server has no column", t, t->columns[c].name);
                 return false;
             }
-            if (at >= 0 && affinity(mine->columns[at].type) != affinity(t->columns[c].type)) {
+            if (affinity(mine->columns[at].type) != affinity(t->columns[c].type) &&
+                !translated(mine, at)) {
                 mismatch(job, "the type is another one on the server", t, t->columns[c].name);
                 return false;
             }
         }
     }
     return true;
+}
+
+static bool is_news(const schema_table *mine, slice column) {
+    return schema_column_index(mine, column) < 0 && !schema_column_dropped(mine, column);
+}
+
+/* The declaration with the names the registry has for what it knows under former ones. */
+static godwit_status present_names(arena *a, const schema *have, const schema *declared,
+                                   schema *out) {
+    *out = *declared;
+    out->tables = ARENA_ARRAY(a, schema_table, declared->table_count);
+    for (size_t i = 0; out->tables && i < declared->table_count; i++) {
+        schema_table *t = &out->tables[i];
+        const schema_table *mine = schema_find(have, declared->tables[i].name);
+        *t = declared->tables[i];
+        t->columns = ARENA_ARRAY(a, schema_column, t->column_count);
+        if (!t->columns) {
+            return GODWIT_NOMEM;
+        }
+        t->name = mine ? mine->name : t->name;
+        for (size_t c = 0; c < t->column_count; c++) {
+            t->columns[c] = declared->tables[i].columns[c];
+            int at = mine ? schema_column_index(mine, t->columns[c].name) : -1;
+            t->columns[c].name = at < 0 ? t->columns[c].name : mine->columns[at].name;
+        }
+    }
+    return out->tables ? GODWIT_OK : GODWIT_NOMEM;
 }
 
 /* Is there anything in the declaration that the registry lacks? */
@@ -97,7 +138,7 @@ static bool brings_news(const schema *have, const schema *declared) {
             return true;
         }
         for (size_t c = 0; c < declared->tables[i].column_count; c++) {
-            if (schema_column_index(mine, declared->tables[i].columns[c].name) < 0) {
+            if (is_news(mine, declared->tables[i].columns[c].name)) {
                 return true;
             }
         }
@@ -175,7 +216,11 @@ static godwit_status register_in(service *s, service_job *job, bool *adopted, bo
         return GODWIT_OK;
     }
     if (s->dev && brings_news(&reg->schema, &js->declared)) {
-        status = store_schema_adopt(s->store, &js->declared, adopted);
+        schema named;
+        status = present_names(&s->batch, &reg->schema, &js->declared, &named);
+        if (status == GODWIT_OK) {
+            status = store_schema_adopt(s->store, &named, adopted);
+        }
         if (status == GODWIT_INVALID) {
             service_problem(job, 409, "schema-mismatch", store_message(s->store), NULL);
             *refused = true;
@@ -207,6 +252,7 @@ void register_run(service *s, service_job *job) {
         service_fail(job, status);
     } else if (!refused) {
         bytes_slice(&job->answer, service_registry(s)->tables_json);
+        names_write(&job->answer, service_registry(s));
         bytes_char(&job->answer, '}');
         service_done(job);
     }

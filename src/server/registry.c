@@ -9,13 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-typedef struct {
-    arena *a;
-    schema_table *table;
-    char *message;
-} settings;
-
-static bool refuse(const settings *s, const char *what, slice item) {
+bool registry_refuse(const registry_settings *s, const char *what, slice item) {
     snprintf(s->message, 512, "[table %.*s]: %s%s%.*s", SLICE_ARG(s->table->name), what,
              item.len ? ": " : "", SLICE_ARG(item));
     return false;
@@ -32,8 +26,7 @@ static slice trimmed(slice s) {
     return s;
 }
 
-/* Cuts the next item off. false when nothing is left. */
-static bool next_item(slice *rest, char separator, slice *item) {
+bool registry_next_item(slice *rest, char separator, slice *item) {
     if (rest->len == 0) {
         return false;
     }
@@ -45,9 +38,9 @@ static bool next_item(slice *rest, char separator, slice *item) {
     return true;
 }
 
-static bool find_column(const settings *s, slice name, int *out) {
+static bool find_column(const registry_settings *s, slice name, int *out) {
     *out = schema_column_index(s->table, name);
-    return *out >= 0 || refuse(s, "there is no column", name);
+    return *out >= 0 || registry_refuse(s, "there is no column", name);
 }
 
 static bool parse_policy(slice name, merge_policy *out) {
@@ -74,30 +67,32 @@ static bool parse_policy(slice name, merge_policy *out) {
 
 /* ---- one setting each ---- */
 
-static bool set_entity(settings *s, slice v) {
+static bool set_entity(registry_settings *s, slice v) {
     s->table->entity = v;
-    return id_name_valid(v) || refuse(s, "not a name", v);
+    return id_name_valid(v) || registry_refuse(s, "not a name", v);
 }
 
-static bool set_scope(settings *s, slice v) {
+static bool set_scope(registry_settings *s, slice v) {
     s->table->scope = v;
     if (!id_name_valid(v)) {
-        return refuse(s, "not a name of a scope", v);
+        return registry_refuse(s, "not a name of a scope", v);
     }
-    return s->table->scope_column < 0 || refuse(s, "scope and scope_column exclude each other", v);
+    return s->table->scope_column < 0 ||
+           registry_refuse(s, "scope and scope_column exclude each other", v);
 }
 
-static bool set_scope_column(settings *s, slice v) {
+static bool set_scope_column(registry_settings *s, slice v) {
     if (!find_column(s, v, &s->table->scope_column)) {
         return false;
     }
-    return s->table->scope.len == 0 || refuse(s, "scope and scope_column exclude each other", v);
+    return s->table->scope.len == 0 ||
+           registry_refuse(s, "scope and scope_column exclude each other", v);
 }
 
-static bool set_policy(settings *s, slice v) {
+static bool set_policy(registry_settings *s, slice v) {
     merge_policy policy;
     if (!parse_policy(v, &policy)) {
-        return refuse(s, "no such policy", v);
+        return registry_refuse(s, "no such policy", v);
     }
     for (size_t i = 0; i < s->table->column_count; i++) {
         s->table->columns[i].policy = policy;
@@ -105,30 +100,31 @@ static bool set_policy(settings *s, slice v) {
     return true;
 }
 
-static bool set_column_policy(settings *s, slice column, slice v) {
+static bool set_column_policy(registry_settings *s, slice column, slice v) {
     int index;
     merge_policy policy;
     if (!find_column(s, column, &index)) {
         return false;
     }
     if (!parse_policy(v, &policy)) {
-        return refuse(s, "no such policy", v);
+        return registry_refuse(s, "no such policy", v);
     }
     s->table->columns[index].policy = policy;
     return true;
 }
 
-static bool set_groups(settings *s, slice v) {
+static bool set_groups(registry_settings *s, slice v) {
     slice group;
     slice name;
-    for (int number = 1; next_item(&v, ',', &group); number++) {
-        while (next_item(&group, '+', &name)) {
+    for (int number = 1; registry_next_item(&v, ',', &group); number++) {
+        while (registry_next_item(&group, '+', &name)) {
             int index;
             if (!find_column(s, name, &index)) {
                 return false;
             }
             if (s->table->columns[index].group || s->table->columns[index].is_key) {
-                return refuse(s, "a column of a group is in another group, or of the key", name);
+                return registry_refuse(s, "a column of a group is in another group, or of the key",
+                                       name);
             }
             s->table->columns[index].group = number;
         }
@@ -136,21 +132,21 @@ static bool set_groups(settings *s, slice v) {
     return true;
 }
 
-static bool set_row_atomic(settings *s, slice v) {
+static bool set_row_atomic(registry_settings *s, slice v) {
     bool yes = slice_is(v, "yes") || slice_is(v, "true") || slice_is(v, "1");
     bool no = slice_is(v, "no") || slice_is(v, "false") || slice_is(v, "0");
     s->table->row_atomic = yes;
-    return yes || no || refuse(s, "row_atomic is yes or no, not", v);
+    return yes || no || registry_refuse(s, "row_atomic is yes or no, not", v);
 }
 
-static bool set_delete(settings *s, slice v) {
+static bool set_delete(registry_settings *s, slice v) {
     bool edit = slice_is(v, "edit_wins");
     s->table->on_conflicting_delete = edit ? DELETE_EDIT_WINS : DELETE_DELETE_WINS;
     return edit || slice_is(v, "delete_wins") ||
-           refuse(s, "on_conflicting_delete is edit_wins or delete_wins, not", v);
+           registry_refuse(s, "on_conflicting_delete is edit_wins or delete_wins, not", v);
 }
 
-static bool set_initial(settings *s, slice v) {
+static bool set_initial(registry_settings *s, slice v) {
     schema_table *t = s->table;
     if (v.len > 7 && memcmp(v.ptr, "newest:", 7) == 0) {
         t->initial = INITIAL_NEWEST;
@@ -160,31 +156,32 @@ static bool set_initial(settings *s, slice v) {
                  : slice_is(v, "manual")    ? INITIAL_MANUAL
                                             : INITIAL_KEEP_SERVER;
     return t->initial != INITIAL_KEEP_SERVER || slice_is(v, "keep_server") ||
-           refuse(s, "initial is keep_server, keep_device, manual or newest:COLUMN, not", v);
+           registry_refuse(s, "initial is keep_server, keep_device, manual or newest:COLUMN, not",
+                           v);
 }
 
-static bool set_local(settings *s, slice v, int *column) {
+static bool set_local(registry_settings *s, slice v, int *column) {
     if (!find_column(s, v, column)) {
         return false;
     }
     if (s->table->columns[*column].is_key) {
-        return refuse(s, "a column of the key can't be maintained by the server", v);
+        return registry_refuse(s, "a column of the key can't be maintained by the server", v);
     }
     s->table->columns[*column].local = true;
     return true;
 }
 
 /* Leaves only the columns listed, and those of the key. */
-static bool set_columns(settings *s, slice v) {
+static bool set_columns(registry_settings *s, slice v) {
     schema_table *t = s->table;
     bool *keep = ARENA_ARRAY(s->a, bool, t->column_count);
     int *moved = ARENA_ARRAY(s->a, int, t->column_count);
     slice name;
     int index;
     if (!keep || !moved) {
-        return refuse(s, "out of memory", (slice){0});
+        return registry_refuse(s, "out of memory", (slice){0});
     }
-    while (next_item(&v, ',', &name)) {
+    while (registry_next_item(&v, ',', &name)) {
         if (!find_column(s, name, &index)) {
             return false;
         }
@@ -207,8 +204,8 @@ static bool set_columns(settings *s, slice v) {
         for (size_t i = 0; columns && i < t->fks[f].count; i++) {
             columns[i] = moved[t->fks[f].columns[i]];
             if (columns[i] < 0) {
-                return refuse(s, "columns leaves out a column of the foreign key to",
-                              t->fks[f].table);
+                return registry_refuse(s, "columns leaves out a column of the foreign key to",
+                                       t->fks[f].table);
             }
         }
         t->fks[f].columns = columns;
@@ -216,10 +213,10 @@ static bool set_columns(settings *s, slice v) {
     return true;
 }
 
-static bool apply(settings *s, slice key, slice v) {
+static bool apply(registry_settings *s, slice key, slice v) {
     static const struct {
         const char *name;
-        bool (*set)(settings *, slice);
+        bool (*set)(registry_settings *, slice);
     } plain[] = {{"entity", set_entity},
                  {"scope", set_scope},
                  {"scope_column", set_scope_column},
@@ -246,28 +243,47 @@ static bool apply(settings *s, slice key, slice v) {
     if (slice_is(key, "vector_clock_column")) {
         return set_local(s, v, &t->vector_clock_column);
     }
-    return refuse(s, "unknown key", key);
+    if (slice_is(key, "dropped")) {
+        return registry_set_dropped(s, v);
+    }
+    return registry_refuse(s, "unknown key", key);
 }
 
-/* In this order: columns (the others count them), the settings, policies of single columns. */
-static bool apply_section(settings *s, const registry_config *config) {
-    static const char prefix[] = "policy.";
+#define COLUMN_PREFIX 7 /* bytes of "policy.", "former.", "upcast." */
+
+static bool of_one_column(slice key) {
+    return key.len > COLUMN_PREFIX && (memcmp(key.ptr, "policy.", COLUMN_PREFIX) == 0 ||
+                                       memcmp(key.ptr, "former.", COLUMN_PREFIX) == 0 ||
+                                       memcmp(key.ptr, "upcast.", COLUMN_PREFIX) == 0);
+}
+
+static bool apply_to_column(registry_settings *s, slice key, slice v) {
+    slice rest = {key.ptr + COLUMN_PREFIX, key.len - COLUMN_PREFIX};
+    switch (key.ptr[0]) {
+    case 'p':
+        return set_column_policy(s, rest, v);
+    case 'f':
+        return registry_set_former(s, rest, v);
+    default:
+        return registry_set_upcast(s, rest, v);
+    }
+}
+
+/* In this order: columns (the others count them), the settings, those of single columns. */
+static bool apply_section(registry_settings *s, const registry_config *config) {
     for (int pass = 0; pass < 3; pass++) {
         for (size_t i = 0; i < config->count; i++) {
             const config_line *line = &config->lines[i];
             if (!slice_equal(line->table, s->table->name)) {
                 continue;
             }
-            bool of_column = line->key.len >= sizeof prefix &&
-                             memcmp(line->key.ptr, prefix, sizeof prefix - 1) == 0;
+            bool of_column = of_one_column(line->key);
             bool columns = slice_is(line->key, "columns");
             if (pass != (columns ? 0 : of_column ? 2 : 1)) {
                 continue;
             }
-            slice column = {line->key.ptr + (of_column ? sizeof prefix - 1 : 0),
-                            line->key.len - (of_column ? sizeof prefix - 1 : 0)};
             if (columns     ? !set_columns(s, line->value)
-                : of_column ? !set_column_policy(s, column, line->value)
+                : of_column ? !apply_to_column(s, line->key, line->value)
                             : !apply(s, line->key, line->value)) {
                 return false;
             }
@@ -277,8 +293,8 @@ static bool apply_section(settings *s, const registry_config *config) {
         const schema_column *column = &s->table->columns[i];
         bool alone = !column->group && !s->table->row_atomic;
         if (commute_always(column->policy) && !column->is_key && !alone) {
-            return refuse(s, "a counter or a set is decided by itself, not in a group: column",
-                          column->name);
+            return registry_refuse(
+                s, "a counter or a set is decided by itself, not in a group: column", column->name);
         }
     }
     if (s->table->vector_clock_column < 0) {
@@ -293,7 +309,7 @@ static bool apply_section(settings *s, const registry_config *config) {
 static godwit_status apply_config(registry *r, const registry_config *config, bool complete,
                                   char *message) {
     for (size_t i = 0; i < r->schema.table_count; i++) {
-        settings s = {&r->memory, &r->schema.tables[i], message};
+        registry_settings s = {&r->memory, &r->schema.tables[i], message};
         if (!apply_section(&s, config)) {
             return GODWIT_INVALID;
         }
@@ -358,6 +374,23 @@ static godwit_status make_order(registry *r) {
     return GODWIT_OK;
 }
 
+/* Devices that have been told other names ask again before they take a change. */
+static void make_names(registry *r) {
+    uint64_t hash = UINT64_C(14695981039346656037);
+    bool any = false;
+    for (size_t i = 0; i < r->schema.table_count; i++) {
+        for (size_t c = 0; c < r->schema.tables[i].column_count; c++) {
+            any = any || r->schema.tables[i].columns[c].former_count > 0;
+        }
+    }
+    for (size_t i = 0; i < r->tables_json.len; i++) {
+        hash = (hash ^ (unsigned char)r->tables_json.ptr[i]) * UINT64_C(1099511628211);
+    }
+    if (any) {
+        wire_u64_write((int64_t)hash, r->names);
+    }
+}
+
 static godwit_status make_declarations(registry *r) {
     bytes b;
     bytes_init(&b, NULL, 0);
@@ -369,6 +402,7 @@ static godwit_status make_declarations(registry *r) {
     bytes_char(&b, ']');
     r->tables_json = b.failed ? (slice){0} : arena_copy(&r->memory, bytes_view(&b));
     bytes_deinit(&b);
+    make_names(r);
     return r->tables_json.ptr ? GODWIT_OK : GODWIT_NOMEM;
 }
 

@@ -14,6 +14,9 @@
  *   row_atomic = yes                   the whole row is one unit
  *   on_conflicting_delete = edit_wins  or delete_wins
  *   initial = keep_server              keep_device, manual, newest:COLUMN
+ *   former.name = title, caption       names the column had: older operations and apps use them
+ *   dropped = colour                   columns that are no more: their values are passed over
+ *   upcast.3.height_mm = :height_cm*10 for operations of schemas below 3: an SQL expression
  *   deleted_column = deleted_at        deleted rows stay, with the time in this column
  *   created_by_device_column = made_by
  *   updated_at_column = updated_at     time of the last change the server made
@@ -34,6 +37,7 @@ typedef struct registry {
     store_tables *tables;
     const schema_table **order; /* parents before children, table_count of them */
     slice tables_json;          /* declarations of all tables: [{..},..] */
+    char names[17];             /* changes with the former names of columns; "" = there are none */
     struct registry *older;     /* the service's list */
 } registry;
 
@@ -41,6 +45,8 @@ typedef struct registry {
 godwit_status registry_config_load(const char *path, registry_config **out, char *message) MUST_USE;
 void registry_config_free(registry_config *config);
 /* complete: sections for tables that are not there are refused; with --dev they wait. */
+/* Columns of the store that have a former name of the configuration get the present one. */
+godwit_status registry_rename(store *st, const registry_config *config, char *message) MUST_USE;
 godwit_status registry_build(store *st, const registry_config *config, bool complete,
                              registry **out, char *message) MUST_USE;
 void registry_free(registry *r);

@@ -67,6 +67,9 @@ godwit_status service_open(const service_options *options, service **out, char *
     if (status == GODWIT_OK) {
         status = store_open(options->data_dir, &s->store, message);
     }
+    if (status == GODWIT_OK) {
+        status = registry_rename(s->store, s->config, message);
+    }
     if (status == GODWIT_OK && options->schema_file) {
         status = store_schema_file(s->store, options->schema_file, message);
     }
@@ -93,6 +96,7 @@ void service_close(service *s) {
         r = older;
     }
     registry_config_free(s->config);
+    upcaster_free(s->upcaster);
     arena_deinit(&s->batch);
     free(s);
 }

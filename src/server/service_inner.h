@@ -9,6 +9,7 @@
  *   pull.c          the feed
  *   snapshot.c      bootstrap pages
  *   lists.c         conflicts, history of a row
+ *   upcast.c        operations of older schemas
  *   janitor.c       retention */
 #ifndef SERVER_SERVICE_INNER_H
 #define SERVER_SERVICE_INNER_H
@@ -19,6 +20,8 @@
 #include "server/registry.h"
 #include "server/service.h"
 
+typedef struct upcaster upcaster;
+
 struct service {
     store *store;
     registry_config *config;
@@ -27,6 +30,7 @@ struct service {
     int64_t (*now_ms)(void *context);
     void *context;
     arena batch; /* of one transaction */
+    upcaster *upcaster; /* the writer's; NULL until an operation needs it */
     retain_policy retain;
     char tended[NAME_BYTES_MAX]; /* the janitor has been here: the name of a scope */
     size_t tended_len;
@@ -66,6 +70,12 @@ void service_fail(service_job *job, godwit_status status);
 /* Finishes an answer made of job->answer: 200, or 503 when memory ran out on the way. */
 void service_done(service_job *job);
 
+/* upcast.c, writer thread: brings the operations of a push that were written under an older schema to
+ * the present one, once; *maker is made when it is needed. What can't be translated says so. */
+godwit_status upcast_push(upcaster **maker, const schema *present, arena *a,
+                          push_request *request) MUST_USE;
+void upcaster_free(upcaster *maker);
+
 /* writer thread */
 void push_run(service *s, service_job **jobs, size_t count, service_commit_fn on_commit,
               void *context);
@@ -99,6 +109,15 @@ void push_answer_error(bytes *b, op_code code, slice detail);
 const char *push_stream_members(service_job *job, const decide_device *device);
 /* Answers a stream that may not go on. false for STREAM_OK. */
 bool push_refuse_stream(service_job *job, stream_verdict verdict, const decide_device *device);
+
+/* ,"names":"..": see registry.names; nothing where there are none. */
+static inline void names_write(bytes *b, const registry *reg) {
+    if (reg->names[0]) {
+        bytes_text(b, ",\"names\":\"");
+        bytes_text(b, reg->names);
+        bytes_char(b, '"');
+    }
+}
 
 /* reader threads; the caller has begun the read */
 void pull_run(service *s, service_reader *r, service_job *job); /* changes and sync */

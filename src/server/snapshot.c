@@ -209,6 +209,7 @@ static void write_end(snapshot *p) {
     bytes_text(b, salt);
     bytes_text(b, "\",\"head\":");
     bytes_int(b, p->scope.head);
+    names_write(b, p->reg);
     bytes_text(b, ",\"cursor\":\"");
     wire_cursor_write(b, &p->pinned);
     if (p->full) {

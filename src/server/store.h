@@ -47,6 +47,8 @@ godwit_status store_schema_file(store *st, const char *path, char *message) MUST
 /* Creates or widens tables as a device declared them (semantics 13.7) inside the open transaction.
  * INVALID: store_message names the table or column. */
 godwit_status store_schema_adopt(store *st, const schema *declared, bool *changed) MUST_USE;
+/* Renames a column where the table is tracked, has `from` and lacks `to`; else does nothing. */
+godwit_status store_column_rename(store *st, slice table, slice from, slice to) MUST_USE;
 /* Reads the tracked tables as they are now: names, columns, keys, foreign keys; policies are left
  * at their defaults. Everything in `a`. version grows with every change of the tables. */
 godwit_status store_schema_read(store *st, arena *a, schema *out) MUST_USE;

@@ -264,6 +264,29 @@ static godwit_status add_column(store *st, slice table, slice name, slice type, 
     return sql->failed ? GODWIT_NOMEM : db_exec(&st->d, sql->ptr);
 }
 
+godwit_status lite_column_rename(store *st, slice table, slice from, slice to) {
+    int64_t fits = 0;
+    godwit_status status =
+        db_int(&st->d, &fits,
+               "SELECT (SELECT count(*) FROM godwit_table WHERE name = ?1) AND (SELECT count(*) FROM"
+               " pragma_table_xinfo(?1) WHERE name = ?2) AND NOT (SELECT count(*) FROM"
+               " pragma_table_xinfo(?1) WHERE name = ?3)",
+               "sss", table, from, to);
+    if (status != GODWIT_OK || !fits) {
+        return status;
+    }
+    bytes *sql = &st->text;
+    bytes_clear(sql);
+    bytes_text(sql, "ALTER TABLE ");
+    bytes_identifier(sql, table);
+    bytes_text(sql, " RENAME COLUMN ");
+    bytes_identifier(sql, from);
+    bytes_text(sql, " TO ");
+    bytes_identifier(sql, to);
+    status = sql->failed ? GODWIT_NOMEM : db_exec(&st->d, sql->ptr);
+    return status == GODWIT_OK ? track(&st->d, table, (slice){0}) : status;
+}
+
 static godwit_status read_file(const char *path, bytes *out) {
     FILE *file = fopen(path, "rb");
     if (!file) {

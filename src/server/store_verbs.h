@@ -14,6 +14,8 @@
          (st, path, message))                                                                      \
     VERB(godwit_status, schema_adopt, (store * st, const schema *declared, bool *changed), st,     \
          (st, declared, changed))                                                                  \
+    VERB(godwit_status, column_rename, (store * st, slice table, slice from, slice to), st,        \
+         (st, table, from, to))                                                                    \
     VERB(godwit_status, schema_read, (store * st, arena * a, schema * out), st, (st, a, out))      \
     VERB(godwit_status, tables_build,                                                              \
          (store * st, arena * a, const schema *all, store_tables **out), st, (st, a, all, out))    \

@@ -1,0 +1,138 @@
+"""An application's schema moves on while operations wait: nothing is lost, old and new applications
+sync side by side."""
+import json
+
+from harness import cli, settle
+
+V1 = "CREATE TABLE pins (id TEXT PRIMARY KEY, title TEXT, height INTEGER, colour TEXT); PRAGMA user_version = 1;"
+# title becomes name, colour goes, kind comes
+TO_V2 = """
+SELECT godwit_migrate('begin');
+ALTER TABLE pins RENAME COLUMN title TO name;
+ALTER TABLE pins DROP COLUMN colour;
+ALTER TABLE pins ADD COLUMN kind TEXT NOT NULL DEFAULT 'site';
+PRAGMA user_version = 2;
+SELECT godwit_migrate('end');
+"""
+# height is in millimetres now and says so; a table comes
+TO_V3 = """
+SELECT godwit_migrate('begin');
+ALTER TABLE pins ADD COLUMN height_mm INTEGER;
+UPDATE pins SET height_mm = height * 1000;
+ALTER TABLE pins DROP COLUMN height;
+CREATE TABLE forms (id TEXT PRIMARY KEY, pin_id TEXT REFERENCES pins(id), body TEXT);
+PRAGMA user_version = 3;
+SELECT godwit_migrate('end');
+SELECT godwit_track('forms');
+"""
+SERVER_1 = "CREATE TABLE pins (id TEXT PRIMARY KEY, title TEXT, height INTEGER, colour TEXT);"
+SERVER_3 = """
+CREATE TABLE pins (id TEXT PRIMARY KEY, name TEXT, kind TEXT NOT NULL DEFAULT 'site', height_mm INTEGER);
+CREATE TABLE forms (id TEXT PRIMARY KEY, pin_id TEXT REFERENCES pins(id), body TEXT);
+"""
+CONFIG_3 = """
+[table pins]
+former.name = title
+dropped = colour
+upcast.3.height_mm = :height * 1000
+"""
+
+
+def upgrade_server(server, schema, config):
+    server.stop()
+    with open(server.schema, "w") as stream:
+        stream.write(schema)
+    server.config = server.folder + "/godwit.conf"
+    with open(server.config, "w") as stream:
+        stream.write(config)
+    server.start()
+
+
+def device(world, name, server):
+    return world.device(name, server, schema=V1, tables=("pins",))
+
+
+def named(server):
+    return server.query("SELECT id, name, kind, height_mm FROM pins ORDER BY id")
+
+
+def test_three_versions_with_operations_queued_at_each(world):
+    server = world.server(schema=SERVER_1)
+    a, b = device(world, "a", server), device(world, "b", server)
+    a.run("INSERT INTO pins VALUES ('p-1', 'Well', 2, 'red'), ('p-2', 'Tree', 9, 'green')")
+    settle(a, b)
+    # offline from here on; something of each version is in the queue, sealed or only captured
+    a.run("UPDATE pins SET title = 'Old well', height = 3 WHERE id = 'p-1'")
+    a.run("INSERT INTO pins VALUES ('p-3', 'of version 1', 1, 'blue')")
+    b.run("UPDATE pins SET colour = 'black' WHERE id = 'p-1'")
+    a.script(TO_V2)
+    assert a.one("SELECT max(schema_ver) FROM godwit_op") == 1
+    a.run("UPDATE pins SET name = 'Older well' WHERE id = 'p-1'")
+    a.run("INSERT INTO pins(id, name, height) VALUES ('p-4', 'of version 2', 4)")
+    a.run("UPDATE pins SET height = 10 WHERE id = 'p-2'")
+    a.script(TO_V3)
+    a.run("INSERT INTO pins(id, name, kind, height_mm) VALUES ('p-5', 'of version 3', 'new', 5500)")
+    a.run("INSERT INTO forms VALUES ('f-1', 'p-5', 'x')")
+    a.run("SELECT godwit_status()")
+    assert a.pending() >= 7
+    upgrade_server(server, SERVER_3, CONFIG_3)
+    assert named(server) == [("p-1", "Well", "site", None), ("p-2", "Tree", "site", None)]
+    a.sync()
+    want = [("p-1", "Older well", "site", 3000), ("p-2", "Tree", "site", 10000),
+            ("p-3", "of version 1", "site", 1000), ("p-4", "of version 2", "site", 4000),
+            ("p-5", "of version 3", "new", 5500)]
+    assert named(server) == want
+    assert server.rows("forms") == [("f-1", "p-5", "x")]
+    assert a.run("SELECT id, name, kind, height_mm FROM pins ORDER BY id") == want
+    assert a.run("SELECT * FROM godwit_dead_letters") == [] and a.pending() == 0
+    assert cli("doctor", a.path).code == 0
+    # the old application goes on; it knows title
+    b.sync()
+    assert b.run("SELECT id, title, colour FROM pins WHERE id < 'p-3' ORDER BY id") == [
+        ("p-1", "Older well", "red"), ("p-2", "Tree", "green")]  # nobody keeps colours any more
+    b.run("UPDATE pins SET title = 'from the old one' WHERE id = 'p-2'")
+    b.run("INSERT INTO pins VALUES ('p-6', 'also old', 6, 'grey')")
+    settle(b, a)
+    assert a.run("SELECT name, height_mm, kind FROM pins WHERE id IN ('p-2', 'p-6') ORDER BY id") == [
+        ("from the old one", 10000, "site"), ("also old", 6000, "site")]
+    # and is updated at last
+    b.run("UPDATE pins SET title = 'queued', height = 7 WHERE id = 'p-6'")
+    a.run("UPDATE pins SET name = 'meanwhile' WHERE id = 'p-3'")
+    a.sync()
+    b.script(TO_V2)
+    b.script(TO_V3)
+    settle(b, a)
+    assert b.rows("pins") == a.rows("pins")
+    assert b.run("SELECT name, height_mm FROM pins WHERE id IN ('p-3', 'p-6') ORDER BY id") == [
+        ("meanwhile", 1000 * 1), ("queued", 7000)]
+    assert b.run("SELECT * FROM godwit_dead_letters") == []
+    assert [r[0] for r in server.query("SELECT name FROM pins WHERE id = 'p-3'")] == ["meanwhile"]
+
+
+def test_what_cannot_be_translated_is_kept(world):
+    server = world.server(schema=SERVER_1)
+    a = device(world, "a", server)
+    a.run("INSERT INTO pins VALUES ('p-1', 'Well', 2, 'red')")
+    a.sync()
+    a.run("UPDATE pins SET height = 3")
+    a.run("UPDATE pins SET title = 'goes through'")
+    upgrade_server(server, SERVER_3, """
+[table pins]
+former.name = title
+dropped = colour
+upcast.3.height_mm = :height * :unit
+""")
+    a.sync_cli()
+    letters = a.run("SELECT code, detail, payload FROM godwit_dead_letters")
+    assert len(letters) == 1 and letters[0][0] == "invalid-value" and "height_mm" in letters[0][1]
+    assert json.loads(letters[0][2]) == {"height": 3}
+    assert server.query("SELECT name FROM pins") == [("goes through",)]
+
+
+def test_settings_about_older_schemas_are_checked(world):
+    for line, part in [("former.nope = x", "nope"), ("former.id = key", "key"), ("upcast.3.name = (", "upcast"),
+                       ("upcast.x.name = 1", "VERSION"), ("upcast.2.name = ?1", ":COLUMN"),
+                       ("dropped = id", "key"), ("former.name = kind", "kind")]:
+        server = world.server(schema=SERVER_3, config=f"[table pins]\n{line}\n", start=False)
+        server.spawn()
+        assert server.process.wait(20) == 1 and part in server.log(), (line, server.log())
