@@ -268,7 +268,8 @@ static godwit_status prepare_ops(push_builder *b, int64_t first_lsn) {
         "entity_id,"
         " idempotency_key, payload, base, state, base_seq, base_salt, lineage, nonce, wall_ms, "
         "rekeyed,"
-        " last_error_code, resolves, schema_ver FROM godwit_op WHERE lsn >= ?1 AND scope = ?2 AND device_id = "
+        " last_error_code, resolves, schema_ver FROM godwit_op WHERE lsn >= ?1 AND scope = ?2 AND "
+        "device_id = "
         "?3 AND"
         " sequence_number > ?4 ORDER BY lsn",
         &b->ops);
@@ -382,7 +383,8 @@ static godwit_status build_push(push_builder *b) {
     b->head.wall_ms = now_ms;
     b->head.report = slice_of(report);
     b->head.has_ops = first_lsn != INT64_MAX && next_seq - 1 > b->head.acked_seq;
-    /* one group alone goes without the feed: if the answer can't be understood, it is this group's */
+    /* one group alone goes without the feed: if the answer can't be understood, it is this group's
+     */
     b->p->request.push_only = b->head.has_ops && b->max_ops == 1;
     b->head.pull = !b->p->request.push_only;
     if (status == GODWIT_OK) {
