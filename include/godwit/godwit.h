@@ -46,6 +46,8 @@ typedef struct {
     godwit_host host;          /* copied */
     int busy_timeout_ms;       /* own connections only; default 5000 */
     int accept_weak_durability;/* 1: do not raise journal_mode/synchronous, only report (tests) */
+    char *error;               /* receives why opening failed, NUL-terminated; "" when it did not */
+    size_t error_bytes;        /* of `error`; 256 are enough */
 } godwit_options;
 
 /* Opens or creates the SQLite database at `path` with a connection of its own, installs or upgrades
@@ -59,7 +61,7 @@ GODWIT_API godwit_status godwit_attach(struct sqlite3 *connection, const godwit_
                                        godwit **out) GODWIT_MUST_USE;
 GODWIT_API void godwit_close(godwit *g); /* NULL is fine */
 /* Text of the last failure on this handle, never NULL, valid until the next call. `g` may be NULL
- * (failure to open): then a general text. */
+ * (failure to open): then a general text; options.error has the specific one. */
 GODWIT_API const char *godwit_message(const godwit *g);
 GODWIT_API struct sqlite3 *godwit_connection(godwit *g); /* borrowed */
 
@@ -145,6 +147,33 @@ GODWIT_API godwit_status godwit_discard_many(godwit *g, const char *const *ids, 
 typedef int (*godwit_line_fn)(void *context, const char *line, size_t line_bytes);
 GODWIT_API godwit_status godwit_export(godwit *g, int failed_only, godwit_line_fn line,
                                        void *context) GODWIT_MUST_USE;
+
+/* What became of an operation (view godwit_receipts, which also has what replaced the values that lost).
+ * It survives restarts. */
+typedef struct {
+    int decided;            /* 0: outcome is "pending" */
+    char outcome[16];       /* applied, merged, noop, duplicate, rejected, conflict, superseded */
+    char code[32];          /* why, of rejected and conflict; else "" */
+    char detail[256];       /* the same for people */
+    char resolution[16];    /* retried, edited, discarded, resolved: what a person did about it; else "" */
+    char superseded_by[37]; /* id of the operation that took its place, or "" */
+    int64_t commit_seq;     /* the server's commit, 0 = none or not known */
+} godwit_receipt;
+/* NOT_FOUND. */
+GODWIT_API godwit_status godwit_get_receipt(godwit *g, const char *id,
+                                            godwit_receipt *out) GODWIT_MUST_USE;
+/* Waits until the server has decided the operation, whoever delivers it: syncs on this handle, or looks
+ * while another one does. OK: decided, also where it was refused. TIMEOUT: it stays queued, nothing is
+ * undone. timeout_ms <= 0: 60 s. NOT_FOUND, MISUSE (inside a transaction), and what no waiting mends:
+ * UNAUTHENTICATED, FORBIDDEN, IDENTITY, UNSUPPORTED. out may be NULL. */
+GODWIT_API godwit_status godwit_wait(godwit *g, const char *id, int64_t timeout_ms,
+                                     godwit_receipt *out) GODWIT_MUST_USE;
+
+/* Events (host.h) for hosts without a callback, which read the view godwit_events: on = 1 keeps them from
+ * now on (host.on_event does that by itself), 0 no longer; done forgets them up to and with `seq`. */
+GODWIT_API const char *godwit_event_name(godwit_event_kind kind); /* "outcome" */
+GODWIT_API godwit_status godwit_events_keep(godwit *g, int on) GODWIT_MUST_USE;
+GODWIT_API godwit_status godwit_events_done(godwit *g, int64_t seq) GODWIT_MUST_USE;
 
 /* Decides a conflict of the ledger (view godwit_conflicts, state open or auto). choice: "mine" = the values
  * of the operation that met the conflict (`ours` of the record), whichever device it came from; "theirs" =

@@ -44,6 +44,28 @@ typedef struct {
     char reason[160];           /* NUL-terminated; for status 0 */
 } godwit_http_answer;
 
+/* What the host is told when it listens (on_event below). Texts are never NULL, "" where they have no
+ * meaning, and borrowed until the callback returns. */
+typedef enum {
+    GODWIT_EVENT_UNKNOWN,
+    GODWIT_EVENT_QUEUED,      /* an operation has its place in the queue; id = its id */
+    GODWIT_EVENT_SENT,        /* a push goes out: count operations, id = the first of them */
+    GODWIT_EVENT_OUTCOME,     /* the server has decided an operation: outcome, code, detail */
+    GODWIT_EVENT_CONFLICT,    /* an entry of the conflict ledger is new or has another state: id = its id,
+                                 outcome = its state, code = its kind */
+    GODWIT_EVENT_DEAD_LETTER, /* an operation waits for a person: code, detail */
+    GODWIT_EVENT_ONLINE,      /* the server answers again */
+    GODWIT_EVENT_OFFLINE,     /* it does not: detail = why */
+    GODWIT_EVENT_PROGRESS     /* count of total operations of this sync are through */
+} godwit_event_kind;
+typedef struct {
+    int64_t seq;   /* position, growing; 0 for progress, which is not kept */
+    int64_t at_ms; /* ms since 1970 UTC */
+    godwit_event_kind kind;
+    const char *id, *scope, *entity_type, *entity_id, *outcome, *code, *detail;
+    int64_t count, total;
+} godwit_event;
+
 typedef struct {
     godwit_allocator allocator;
     void *context;                                              /* for the callbacks below */
@@ -53,6 +75,10 @@ typedef struct {
     void (*log)(void *context, godwit_log_level level, const char *line);
     /* Performs one exchange, blocking. Fills *answer; status 0 for a transport failure. */
     void (*exchange)(void *context, const godwit_http_request *request, godwit_http_answer *answer);
+    /* Told what happens, on the thread that syncs, between requests and never inside a transaction. All
+     * but progress is kept in the database until the callback has returned: after a crash it comes again
+     * (at least once, in order). Of a host that stays away the newest 100,000 are kept. */
+    void (*on_event)(void *context, const godwit_event *event);
 } godwit_host;
 
 #endif

@@ -128,7 +128,8 @@ static bool writable(const char *path) {
 }
 
 int cli_open(const char *path, cli_open_mode mode, const godwit_host *host, godwit **out) {
-    godwit_options options = {0};
+    char reason[256] = "";
+    godwit_options options = {.error = reason, .error_bytes = sizeof reason};
     if (host) {
         options.host = *host;
     }
@@ -143,9 +144,11 @@ int cli_open(const char *path, cli_open_mode mode, const godwit_host *host, godw
     godwit_status status = godwit_open(path, &options, out);
     if (status == GODWIT_IO && !writable(path)) {
         status = GODWIT_READONLY; /* SQLite can't open a WAL database without its -shm file */
+        reason[0] = '\0';
     }
     if (status != GODWIT_OK) {
-        return cli_explain_text(path, "opening", status, godwit_status_text(status));
+        return cli_explain_text(path, "opening", status,
+                                reason[0] ? reason : godwit_status_text(status));
     }
     return CLI_GO;
 }

@@ -7,6 +7,7 @@
 static const char help[] =
     "Usage: godwit queue APP.db [list] [--pending|--failed|--all] [--limit N] [--json]\n"
     "       godwit queue APP.db show ID [--json]\n"
+    "       godwit queue APP.db wait ID [--timeout MS] [--json]\n"
     "       godwit queue APP.db retry (ID.. | --failed) [--json]\n"
     "       godwit queue APP.db edit ID --payload JSON [--json]\n"
     "       godwit queue APP.db edit --from FILE [--json]\n"
@@ -14,6 +15,7 @@ static const char help[] =
     "       godwit queue APP.db export [--failed] > FILE\n\n"
     "list      operations that are not done (default), pending, failed, or all that are kept\n"
     "show      one operation with its content, its error and what became of it\n"
+    "wait      sync until the server has decided the operation, then show it (default 60000 ms)\n"
     "retry     make refused operations again, as new ones; what was one transaction stays one, "
     "and\n"
     "          what was held back only because of them goes with them\n"
@@ -45,12 +47,16 @@ static const char help[] =
         LIST_SQL(columns, IS_OPEN), LIST_SQL(columns, IS_PENDING), LIST_SQL(columns, IS_FAILED),   \
             LIST_SQL(columns, "1")                                                                 \
     }
-#define DETAIL_COLUMNS                                                                             \
-    "SELECT id, operation, entity_type AS entityType, entity_id AS entityId, status, state, "      \
-    "outcome, scope, sequence_number AS sequenceNumber, idempotency_key AS idempotencyKey, "       \
-    "attempts, created_at AS createdAt, last_attempt_at AS lastAttemptAt, next_attempt_at AS "     \
-    "nextAttemptAt, last_error AS lastError, depends_on AS dependsOn, payload AS "                 \
-    "\"payload:json\" "
+#define DETAIL                                                                                     \
+    "SELECT q.id AS id, q.operation AS operation, q.entity_type AS entityType, q.entity_id AS "    \
+    "entityId, q.status AS status, q.state AS state, r.outcome AS outcome, r.code AS code, "       \
+    "r.resolution AS resolution, r.reason AS reason, r.superseded_by AS supersededBy, "            \
+    "r.supersedes AS supersedes, r.commit_seq AS commitSeq, q.scope AS scope, q.sequence_number "  \
+    "AS sequenceNumber, q.idempotency_key AS idempotencyKey, q.attempts AS attempts, "             \
+    "q.created_at AS createdAt, q.last_attempt_at AS lastAttemptAt, q.next_attempt_at AS "         \
+    "nextAttemptAt, q.last_error AS lastError, q.depends_on AS dependsOn, r.replaced AS "          \
+    "\"replaced:json\", q.payload AS \"payload:json\" FROM sync_queue AS q LEFT JOIN "             \
+    "godwit_receipts AS r ON r.lsn = q.lsn AND r.id IS NOT NULL WHERE q.id = ?1"
 #define IS_OPEN    "(state IN ('captured', 'pending', 'parked') OR " IS_FAILED ")"
 #define IS_PENDING "status = 'pending'"
 #define IS_FAILED  "id IN (SELECT id FROM godwit_dead_letters)"
@@ -94,16 +100,9 @@ int cli_queue_id(godwit *g, const cli_queue_request *r, const char *prefix, char
     return CLI_FAILED;
 }
 
-static int show(godwit *g, const cli_queue_request *r) {
-    char id[37];
+static int show_id(godwit *g, const cli_queue_request *r, const char *id) {
     sqlite3_stmt *stmt = NULL;
-    if (r->id_count != 1) {
-        return cli_usage_error("queue", "show wants the id of one operation");
-    }
-    int code = cli_queue_id(g, r, r->ids[0], id);
-    if (code == CLI_GO) {
-        code = cli_prepare(g, DETAIL_COLUMNS "FROM sync_queue WHERE id = ?1", &stmt);
-    }
+    int code = cli_prepare(g, DETAIL, &stmt);
     if (code == CLI_GO) {
         sqlite3_bind_text(stmt, 1, id, -1, SQLITE_STATIC);
         code = cli_print_record(stmt, r->json);
@@ -111,6 +110,37 @@ static int show(godwit *g, const cli_queue_request *r) {
     }
     sqlite3_finalize(stmt);
     return code;
+}
+
+static int show(godwit *g, const cli_queue_request *r) {
+    char id[37];
+    if (r->id_count != 1) {
+        return cli_usage_error("queue", "show wants the id of one operation");
+    }
+    int code = cli_queue_id(g, r, r->ids[0], id);
+    return code == CLI_GO ? show_id(g, r, id) : code;
+}
+
+/* Exit 0 only where it took effect: a script can go on that. */
+static int wait_for(godwit *g, const cli_queue_request *r) {
+    char id[37];
+    godwit_receipt receipt;
+    if (r->id_count != 1) {
+        return cli_usage_error("queue", "wait wants the id of one operation");
+    }
+    int code = cli_queue_id(g, r, r->ids[0], id);
+    if (code != CLI_GO) {
+        return code;
+    }
+    godwit_status status = godwit_wait(g, id, r->timeout_ms, &receipt);
+    if (status != GODWIT_OK) {
+        return cli_explain(g, r->path, "waiting", status);
+    }
+    code = show_id(g, r, id);
+    bool effect = strcmp(receipt.outcome, "rejected") != 0 &&
+                  strcmp(receipt.outcome, "conflict") != 0 &&
+                  strcmp(receipt.outcome, "superseded") != 0;
+    return code == CLI_OK && !effect ? CLI_FAILED : code;
 }
 
 static int print_line(void *context, const char *line, size_t bytes_count) {
@@ -134,6 +164,9 @@ static int run(godwit *g, const char *action, const cli_queue_request *r) {
     if (strcmp(action, "show") == 0) {
         return show(g, r);
     }
+    if (strcmp(action, "wait") == 0) {
+        return wait_for(g, r);
+    }
     if (strcmp(action, "retry") == 0) {
         return cli_queue_retry(g, r);
     }
@@ -150,13 +183,15 @@ static int run(godwit *g, const char *action, const cli_queue_request *r) {
 }
 
 int cli_queue(int argc, char **argv) {
-    static const char *const actions[] = {"list", "show", "retry", "edit", "discard", "export"};
+    static const char *const actions[] = {"list", "show",    "wait",  "retry",
+                                          "edit", "discard", "export"};
     cli_queue_request r = {.limit = LIST_LIMIT};
     const cli_option options[] = {
-        {.name = "--json", .flag = &r.json},     {.name = "--pending", .flag = &r.pending},
-        {.name = "--failed", .flag = &r.failed}, {.name = "--all", .flag = &r.all},
-        {.name = "--limit", .number = &r.limit}, {.name = "--payload", .text = &r.payload},
-        {.name = "--reason", .text = &r.reason}, {.name = "--from", .text = &r.from},
+        {.name = "--json", .flag = &r.json},       {.name = "--pending", .flag = &r.pending},
+        {.name = "--failed", .flag = &r.failed},   {.name = "--all", .flag = &r.all},
+        {.name = "--limit", .number = &r.limit},   {.name = "--timeout", .number = &r.timeout_ms},
+        {.name = "--payload", .text = &r.payload}, {.name = "--reason", .text = &r.reason},
+        {.name = "--from", .text = &r.from},
     };
     const cli_spec spec = {"queue", help, options, COUNT_OF(options), 1, 1000};
     int count = 0;

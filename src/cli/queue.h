@@ -6,7 +6,7 @@
 
 typedef struct {
     bool json, pending, failed, all;
-    int64_t limit;
+    int64_t limit, timeout_ms;
     const char *payload, *reason, *from;
     const char *path;
     char **ids; /* what follows the action */

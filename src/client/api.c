@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/event.h"
 #include "client/group.h"
 #include "client/runner.h"
 #include "client/track.h"
@@ -179,6 +180,7 @@ godwit_status client_create(struct sqlite3 *connection, const char *path,
     }
     memset(g, 0, sizeof *g);
     g->options = *options;
+    g->options.error = NULL; /* the caller's, for this call */
     g->allocator = &g->options.host.allocator;
     arena_init(&g->registry.memory, g->allocator, 0);
     godwit_status status = GODWIT_OK;
@@ -195,7 +197,9 @@ godwit_status client_create(struct sqlite3 *connection, const char *path,
     }
     if (status == GODWIT_OK) {
         status = client_enter(g);
-        status = status == GODWIT_OK ? client_leave(g, status) : status;
+        if (status == GODWIT_OK) {
+            status = client_leave(g, options->host.on_event ? event_keep(g, true) : GODWIT_OK);
+        }
     }
     if (status != GODWIT_OK) {
         complete_message(g, status);
@@ -207,24 +211,32 @@ godwit_status client_create(struct sqlite3 *connection, const char *path,
     return GODWIT_OK;
 }
 
-godwit_status godwit_open(const char *path, const godwit_options *options, godwit **out) {
-    char message[sizeof((godwit *)0)->message];
+/* The host's buffer, when it gave one, has the reason. */
+static godwit_status create(struct sqlite3 *connection, const char *path,
+                            const godwit_options *options, godwit **out) {
+    char message[sizeof((godwit *)0)->message] = "";
     if (!out) {
         return GODWIT_MISUSE;
     }
     *out = NULL;
-    return path ? client_create(NULL, path, options, message, sizeof message, out) : GODWIT_MISUSE;
+    godwit_status status = GODWIT_MISUSE;
+    snprintf(message, sizeof message, "no path or connection given");
+    if (connection || path) {
+        status = client_create(connection, path, options, message, sizeof message, out);
+    }
+    if (options && options->error && options->error_bytes) {
+        snprintf(options->error, options->error_bytes, "%s", status == GODWIT_OK ? "" : message);
+    }
+    return status;
+}
+
+godwit_status godwit_open(const char *path, const godwit_options *options, godwit **out) {
+    return create(NULL, path, options, out);
 }
 
 godwit_status godwit_attach(struct sqlite3 *connection, const godwit_options *options,
                             godwit **out) {
-    char message[sizeof((godwit *)0)->message];
-    if (!out) {
-        return GODWIT_MISUSE;
-    }
-    *out = NULL;
-    return connection ? client_create(connection, NULL, options, message, sizeof message, out)
-                      : GODWIT_MISUSE;
+    return create(connection, NULL, options, out);
 }
 
 void godwit_close(godwit *g) {

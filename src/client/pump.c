@@ -5,6 +5,7 @@
  * core/round decides; this file gathers the facts it asks for and carries out what it says. A scope
  * that has to stop does not keep the others from syncing; a failure to reach the server ends the
  * pass. */
+#include "client/event.h"
 #include "client/pump.h"
 
 #include <stdio.h>
@@ -213,6 +214,10 @@ static godwit_status send(godwit *g, pump *p, round_phase phase, int max_ops) {
         p->requests++;
         p->sent_bytes += (int64_t)p->request.body.len;
     }
+    if (status == GODWIT_OK && p->request.last_seq) {
+        status = event_sent(g, p->request.scope, p->request.first_seq,
+                            p->request.last_seq - p->request.first_seq + 1);
+    }
     return status;
 }
 
@@ -375,7 +380,7 @@ static godwit_status next_request(godwit *g, pump *p, bool *request) {
     return status;
 }
 
-pump_kind pump_step(godwit *g, pump *p, godwit_status *status) {
+static pump_kind step(godwit *g, pump *p, godwit_status *status) {
     bool request = false;
     *status = GODWIT_OK;
     if (p->request.phase != ROUND_IDLE) {
@@ -403,7 +408,34 @@ pump_kind pump_step(godwit *g, pump *p, godwit_status *status) {
     return PUMP_DONE;
 }
 
+pump_kind pump_step(godwit *g, pump *p, godwit_status *status) {
+    bool fresh = p->request.phase == ROUND_IDLE;
+    pump_kind kind = step(g, p, status);
+    if (fresh && *status == GODWIT_OK) {
+        *status = event_deliver(g);
+        if (*status != GODWIT_OK) {
+            pump_abandon(g, p);
+            kind = PUMP_DONE;
+        }
+    }
+    return kind;
+}
+
 /* ---- Answers ---- */
+
+static godwit_status progress(godwit *g, const pump *p) {
+    int64_t left = 0;
+    if (!g->options.host.on_event) {
+        return GODWIT_OK;
+    }
+    godwit_status status =
+        db_int(&g->db, &left,
+               "SELECT coalesce((SELECT n FROM godwit_counter WHERE name = 'op:pending'), 0)", "");
+    if (status == GODWIT_OK) {
+        event_progress(g, p->request.scope, p->report.sent, p->report.sent + left);
+    }
+    return status;
+}
 
 static void explain(godwit *g, int http, const problem *found, const char *reason) {
     if (http == 0) {
@@ -467,7 +499,7 @@ static bool local_failure(godwit_status status) {
            status != GODWIT_PROTOCOL;
 }
 
-godwit_status pump_answer(godwit *g, pump *p, const godwit_http_answer *answer) {
+static godwit_status take_answer(godwit *g, pump *p, const godwit_http_answer *answer) {
     bool more = false, request = false;
     round_problem kind = round_problem_of(answer->status, (slice){0});
     problem found = {0};
@@ -514,4 +546,19 @@ godwit_status pump_answer(godwit *g, pump *p, const godwit_http_answer *answer) 
         pump_abandon(g, p);
     }
     return status;
+}
+
+/* What an answer has shown, in the order it happened: reachable or not first, then what it brought.
+ */
+godwit_status pump_answer(godwit *g, pump *p, const godwit_http_answer *answer) {
+    const char *why = answer->reason[0] ? answer->reason : "no answer";
+    godwit_status told = event_online(g, answer->status != 0, slice_of(answer->status ? "" : why));
+    godwit_status status = take_answer(g, p, answer);
+    if (answer->status && told == GODWIT_OK) {
+        told = progress(g, p);
+    }
+    if (told == GODWIT_OK) {
+        told = event_deliver(g);
+    }
+    return status == GODWIT_OK ? told : status;
 }

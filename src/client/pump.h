@@ -56,6 +56,10 @@ pump_kind pump_step(godwit *g, pump *p, godwit_status *status);
 godwit_status pump_answer(godwit *g, pump *p, const godwit_http_answer *answer) MUST_USE;
 void pump_abandon(godwit *g, pump *p); /* the pass, not the queue */
 
+/* sync.c: rounds until there is nothing left to do, a failure, or the time is over. Does not wait for
+ * next_attempt_at; p->wait_until_ms says until when a failure asks to wait. */
+godwit_status sync_run(godwit *g, pump *p, int64_t timeout_ms) MUST_USE;
+
 /* ---- request.c ---- */
 godwit_status request_register(godwit *g, pump *p) MUST_USE;
 godwit_status request_sync(godwit *g, pump *p, int max_ops) MUST_USE;

@@ -8,6 +8,8 @@
 #include <stdio.h>
 
 #include "client/count.h"
+#include "client/event.h"
+#include "client/receipt.h"
 
 /* godwit_log: op 1 create, 2 update, 3 delete, 4 queue (entity without a table: pk = entity id,
  * mask = kind 1..3, v0 = payload text), 5 replaced (a row that REPLACE removed: like delete). pk =
@@ -115,6 +117,7 @@ static const char *const steps[] = {
     "CREATE INDEX godwit_conflict_op ON godwit_conflict (op_key) WHERE op_key IS NOT NULL;"
     "CREATE INDEX IF NOT EXISTS godwit_outcome_open ON godwit_outcome (outcome) WHERE resolution "
     "IS NULL;",
+    EVENT_TABLE,
 };
 
 /* The entity id of a captured row, as semantics 13.1 writes it. %s: text of part i. */
@@ -182,13 +185,15 @@ static void queue_view(bytes *b, int64_t further_keys) {
 
 static void row_status_view(bytes *b, int64_t further_keys) {
     bytes_text(
-        b, "CREATE VIEW godwit_row_status AS WITH live(tbl, id, rank, failed_at, reason) AS ("
-           "SELECT tbl, entity_id, CASE state WHEN 'pending' THEN 1 WHEN 'parked' THEN 1 WHEN"
-           " 'conflict' THEN 2 WHEN 'acked' THEN 0 ELSE 3 END, CASE WHEN last_error IS NULL"
-           " THEN NULL ELSE last_attempt_at END, last_error FROM godwit_op AS o WHERE state <>"
-           " 'retired' AND (state IN ('pending', 'parked', 'acked') OR NOT EXISTS (SELECT 1"
-           " FROM godwit_outcome AS x WHERE x.lsn = o.lsn AND x.resolution IS NOT NULL)) UNION ALL"
-           " SELECT l.tbl, ");
+        b,
+        "CREATE VIEW godwit_row_status AS WITH live(tbl, id, rank, failed_at, reason) AS ("
+        "SELECT tbl, entity_id, CASE state WHEN 'pending' THEN 1 WHEN 'parked' THEN 1 WHEN"
+        " 'conflict' THEN 2 WHEN 'acked' THEN 0 ELSE 3 END, CASE WHEN last_error IS NULL OR state ="
+        " 'acked'"
+        " THEN NULL ELSE last_attempt_at END, last_error FROM godwit_op AS o WHERE state <>"
+        " 'retired' AND (state IN ('pending', 'parked', 'acked') OR NOT EXISTS (SELECT 1"
+        " FROM godwit_outcome AS x WHERE x.lsn = o.lsn AND x.resolution IS NOT NULL)) UNION ALL"
+        " SELECT l.tbl, ");
     entity_id(b, further_keys);
     bytes_text(
         b,
@@ -254,6 +259,8 @@ static godwit_status views(godwit *g, bool install, bool *current) {
         {"sync_queue", NULL, queue_view},
         {"godwit_conflicts", conflicts_view, NULL},
         {"godwit_dead_letters", dead_letters_view, NULL},
+        {"godwit_receipts", NULL, receipt_view},
+        {"godwit_events", NULL, event_view},
         {"godwit_captured", NULL, count_captured_view},
         {"godwit_metrics", NULL, count_metrics_view},
         {"godwit_conflict_counts", NULL, count_conflicts_view},

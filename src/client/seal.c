@@ -6,6 +6,7 @@
  * groups of GROUP_SPLIT_OPS; the cut depends only on what was captured, so two copies of a database
  * seal alike. Sealed log rows are deleted, except the newest row of the log: lsn must never repeat.
  */
+#include "client/event.h"
 #include "client/seal.h"
 
 #include <math.h>
@@ -468,12 +469,16 @@ static godwit_status run(seal_run_state *s, int64_t limit, int64_t newest_lsn, b
     if (open) {
         status = begin(s, newest_lsn);
     }
+    const int64_t before_lsn = s->sealed_lsn;
     if (status == GODWIT_OK) {
         status = take_all(s, limit, more);
     }
     release(s);
     if (status == GODWIT_OK && s->sealed > 0) {
         status = forget(s);
+    }
+    if (status == GODWIT_OK && s->sealed > 0) {
+        status = event_queued(g, before_lsn);
     }
     if (status == GODWIT_OK) {
         status = db_commit(&g->db);

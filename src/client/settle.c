@@ -8,7 +8,7 @@
  * Guarantees: capture is off and foreign keys are not enforced meanwhile, both restored; a page
  * that does not follow the cursor is ignored; after a failure nothing has changed. Leaves to others
  * what to ask the server for (pump.c) and snapshots (bootstrap.c). */
-#include "client/settle.h"
+#include "client/event.h"
 
 #include "client/bootstrap.h"
 
@@ -197,6 +197,9 @@ static godwit_status write_everything(settle *s) {
     }
     if (status == GODWIT_OK) {
         status = settle_move_ops(s);
+    }
+    if (status == GODWIT_OK) {
+        status = event_settled(s);
     }
     if (status == GODWIT_OK && s->closes_conflict) {
         status = settle_end_conflicts(s);

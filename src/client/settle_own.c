@@ -500,13 +500,13 @@ static godwit_status write_refusal(settle *s, const own_event *e, op_state state
     return status;
 }
 
-static godwit_status write_move(settle *s, const own_event *e, op_state state) {
+static godwit_status write_move(settle *s, const own_event *e, op_state state, slice at) {
     godwit_status status = GODWIT_OK;
     if (!s->move_op) {
         status = db_prepare(
             s->d,
             "UPDATE godwit_op SET state = ?2, outcome = ?3, commit_seq = coalesce(nullif(?4,"
-            " 0), commit_seq) WHERE lsn = ?1",
+            " 0), commit_seq), last_attempt_at = ?5 WHERE lsn = ?1",
             &s->move_op);
     }
     if (status == GODWIT_OK) {
@@ -522,8 +522,21 @@ static godwit_status write_move(settle *s, const own_event *e, op_state state) {
         status = db_bind_int(s->d, s->move_op, 4, e->commit_seq);
     }
     if (status == GODWIT_OK) {
+        status = db_bind_slice(s->d, s->move_op, 5, at);
+    }
+    if (status == GODWIT_OK) {
         status = db_status(s->d, sqlite3_step(s->move_op));
         sqlite3_reset(s->move_op);
+    }
+    /* what was not simply applied is remembered longer than the operation */
+    bool first = undecided(e->from) && e->from != OP_ACKED;
+    if (status == GODWIT_OK && first && e->outcome == OUTCOME_MERGED) {
+        status =
+            db_run(s->d,
+                   "INSERT INTO godwit_outcome (lsn, idempotency_key, at, outcome, payload, base)"
+                   " SELECT lsn, idempotency_key, ?2, 'merged', payload, base FROM godwit_op"
+                   " WHERE lsn = ?1",
+                   "is", e->lsn, at);
     }
     return status;
 }
@@ -546,7 +559,7 @@ godwit_status settle_move_ops(settle *s) {
         moved[e->from]--;
         moved[state]++;
         status = refusal && !e->hollow ? write_refusal(s, e, state, slice_of(at))
-                                       : write_move(s, e, state);
+                                       : write_move(s, e, state, slice_of(at));
         /* of a refused one they are kept: they say what goes with it when it is made again */
         if (status == GODWIT_OK && deps && state == OP_RETIRED) {
             status = db_run(s->d, "DELETE FROM godwit_dep WHERE lsn = ?1", "i", e->lsn);

@@ -5,7 +5,7 @@
  * back in reverse. So everything must be sealed before, and images be read before anything is
  * written. */
 #include "client/bootstrap.h"
-#include "client/settle.h"
+#include "client/event.h"
 
 #define FIRST_BUCKETS 256
 
@@ -292,6 +292,10 @@ godwit_status settle_take_conflict(settle *s, slice conflict_id, const json *col
         return status;
     }
     s->closes_conflict = s->closes_conflict || !slice_is(state, "open");
+    status = event_conflict(s, conflict_id, kind, state, entity, id);
+    if (status != GODWIT_OK) {
+        return status;
+    }
     status = db_run(
         s->d,
         "INSERT INTO godwit_conflict (scope, conflict_id, tbl, pk, kind, body, state, at, op_key)"

@@ -112,7 +112,7 @@ static godwit_status perform(godwit *g, pump *p, const sync_way *w, slice url, i
     return status;
 }
 
-static godwit_status run(godwit *g, pump *p, int64_t timeout_ms) {
+godwit_status sync_run(godwit *g, pump *p, int64_t timeout_ms) {
     arena a;
     slice url = {0};
     sync_way w = {0};
@@ -174,7 +174,7 @@ godwit_status godwit_sync(godwit *g, int64_t timeout_ms, godwit_sync_report *rep
     status = pump_of(g, &p);
     if (status == GODWIT_OK) {
         memset(&p->report, 0, sizeof p->report);
-        status = run(g, p, timeout_ms > 0 ? timeout_ms : SYNC_TIMEOUT_MS);
+        status = sync_run(g, p, timeout_ms > 0 ? timeout_ms : SYNC_TIMEOUT_MS);
         if (status == GODWIT_OK || godwit_status_class(status) != GODWIT_CLASS_CORRUPT) {
             godwit_status counted = count_pending(g, &p->report.pending);
             status = status == GODWIT_OK ? counted : status;

@@ -144,6 +144,9 @@ static int load(sqlite3 *connection, char **error) {
         rc = report_register(connection, e);
     }
     if (rc == SQLITE_OK) {
+        rc = receipt_register(connection, e);
+    }
+    if (rc == SQLITE_OK) {
         rc = repair_register(connection, e);
     }
     if (rc == SQLITE_OK && uses_godwit(connection) == 1) {

@@ -16,8 +16,9 @@ godwit *extension_handle(sqlite3_context *context, bool create);
 /* Sets the error of `context`: the handle's message, and a SQLite code where one fits. */
 void extension_error(sqlite3_context *context, godwit_status status, const char *message);
 
-/* functions.c, repair.c, report.c: registers the SQL functions with `e` as their user data. */
+/* One per file of functions: registers the SQL functions with `e` as their user data. */
 int functions_register(sqlite3 *connection, extension *e);
+int receipt_register(sqlite3 *connection, extension *e);
 int repair_register(sqlite3 *connection, extension *e);
 int report_register(sqlite3 *connection, extension *e);
 

@@ -381,6 +381,14 @@ verbs="serve token init track untrack sync status queue conflicts history doctor
     first=$(json 'v[0]["id"]') second=$(json 'v[1]["id"]')
     run --separate-stderr godwit queue app.db show "$first"
     [[ "$output" == *"too long"* ]]
+    [[ "$output" == *"check-failed"* ]]
+    run --separate-stderr godwit queue app.db wait "$first" --json
+    [ "$status" -eq 1 ] # decided, and not as it should
+    [ "$(json 'v["outcome"]')" = rejected ]
+    sqlite3 app.db "INSERT INTO pins VALUES ('c', 'fine')"
+    run --separate-stderr godwit queue app.db wait "$(sqlite3 app.db "SELECT id FROM sync_queue WHERE entity_id = 'c'")"
+    [ "$status" -eq 0 ]
+    [[ "$output" == *applied* ]]
     run --separate-stderr godwit queue app.db edit "$first" --payload '{"title":"ok"}'
     [ "$status" -eq 0 ]
     run --separate-stderr godwit queue app.db edit "$second" --payload 'nonsense'
@@ -390,7 +398,7 @@ verbs="serve token init track untrack sync status queue conflicts history doctor
     godwit sync app.db
     run --separate-stderr godwit queue app.db list --failed --json
     [ "$(json 'len(v)')" -eq 0 ]
-    [ "$(sqlite3 app.db "SELECT group_concat(id || title) FROM pins")" = aok ]
+    [ "$(sqlite3 app.db "SELECT group_concat(id || title) FROM pins")" = cfine,aok ]
 }
 
 @test "many refused operations are exported, edited in a file and brought back" {

@@ -192,6 +192,24 @@ def test_bad_arguments(app):
     assert log(app) == []
 
 
+def test_waiting_and_events(world, server):
+    a = world.device("a", server)
+    a.run("SELECT godwit_events_keep(1)")
+    a.run("INSERT INTO pins(id) VALUES ('p')")
+    operation = a.one("SELECT id FROM sync_queue")
+    receipt = json.loads(a.one("SELECT godwit_wait(?, 10000)", operation))
+    assert receipt == {"id": operation, "outcome": "applied", "commitSeq": 1}
+    assert a.run("SELECT outcome FROM godwit_receipts") == [("applied",)]
+    events = a.run("SELECT seq, kind FROM godwit_events")
+    assert sorted(kind for _, kind in events) == ["online", "outcome", "queued", "sent"]
+    a.run("SELECT godwit_events_done(?)", events[-1][0])
+    assert a.run("SELECT * FROM godwit_events") == []
+    server.stop()
+    a.run("INSERT INTO pins(id) VALUES ('q')")
+    operation = a.one("SELECT id FROM sync_queue WHERE entity_id = 'q'")
+    assert json.loads(a.one("SELECT godwit_wait(?, 300)", operation)) == {"id": operation, "outcome": "pending"}
+
+
 def test_first_call_inside_a_transaction(app, path):
     """As an ORM does it: everything, the enqueue too, in one transaction of a fresh connection."""
     db = connect(path)

@@ -1,0 +1,11 @@
+/* What became of each operation: the view godwit_receipts and the calls that read it. */
+#ifndef CLIENT_RECEIPT_H
+#define CLIENT_RECEIPT_H
+
+#include "client/client.h"
+
+void receipt_view(bytes *b, int64_t further_keys);
+/* `id` of an operation, captured or sealed. NOT_FOUND. */
+godwit_status receipt_read(godwit *g, slice id, godwit_receipt *out) MUST_USE;
+
+#endif
