@@ -76,7 +76,7 @@ static void every_outcome_is_kept(void **state) {
                                      " OR decided_at IS NULL"),
                      0);
     assert_int_equal(device_int(f.b, "SELECT count(*) FROM godwit_receipts WHERE replaced IS NULL"),
-                     3);
+                     2);
     device_check(f.b, godwit_get_receipt(f.b->g, id, &r));
     assert_int_equal(r.decided, 1);
     assert_string_equal(r.outcome, "applied");
@@ -226,6 +226,7 @@ static void a_host_hears_what_happens(void **state) {
                                     "queued of f\n"
                                     "online \n"
                                     "sent of p\n"
+                                    "conflict of bad auto\n"
                                     "outcome of p applied\n"
                                     "outcome of bad rejected\n"
                                     "dead_letter of bad rejected\n"
