@@ -253,7 +253,7 @@ static void a_host_hears_what_happens(void **state) {
     device_sync(f.b);
     device_check(f.b, godwit_resolve(f.b->g,
                                      device_text(f.b, "SELECT conflict_id FROM"
-                                                      " godwit_conflicts"),
+                                                      " godwit_conflicts WHERE state = 'open'"),
                                      "mine", NULL));
     device_sync(f.b);
     device_sync(f.a);
