@@ -293,6 +293,9 @@ static godwit_status finish_pass(godwit *g, pump *p) {
     godwit_status status = p->failure;
     if (status == GODWIT_OK) {
         status = note_success(g, p);
+        if (status == GODWIT_OK) {
+            status = client_tidy(g);
+        }
     } else {
         status = client_fail(g, p->failure, "%s", p->reason);
     }

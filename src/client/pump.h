@@ -119,4 +119,7 @@ godwit_status token_read(godwit *g, arena *a, slice *out) MUST_USE;
 /* Fails with the reason why no scope is known. */
 godwit_status token_no_scope(godwit *g) MUST_USE;
 
+/* tidy.c: deletes some of the operations that have long been retired; after a sync. */
+godwit_status client_tidy(godwit *g) MUST_USE;
+
 #endif

@@ -136,3 +136,26 @@ def test_settings_of_retention_are_checked(world):
     server = world.server(config="[server]\nkeep_log = forever\nkeep_conflicts = 10d\n", start=False)
     done = cli("serve", "--config", server.config, "--data", server.data, "--check-config")
     assert done.code == 0, done
+
+
+def test_a_devices_own_history_is_bounded(world):
+    server = world.server()
+    a = world.device("a", server)
+    for i in range(5):
+        a.run("INSERT INTO pins(id, title) VALUES (?, 'x')", f"p-{i}")
+        a.sync()
+    a.run("UPDATE pins SET id = 'p-0' WHERE id = 'p-1' AND 0")
+    assert a.one("SELECT count(*) FROM godwit_op") == 5  # kept for a server that forgets
+    a.run("INSERT OR REPLACE INTO godwit_meta VALUES ('archive_ms', 50)")
+    a.run("DELETE FROM godwit_meta WHERE k = 'archive'")
+    a.sync()
+    assert a.one("SELECT count(*) FROM godwit_op") == 5  # noted only now
+
+    def gone():
+        a.sync()
+        return a.one("SELECT count(*) FROM godwit_op") == 1
+    wait_until(gone, what="old operations are gone", every=0.06)
+    # the last one stays: its key tells histories apart
+    a.run("INSERT INTO pins(id, title) VALUES ('p-9', 'after')")
+    a.sync()
+    assert len(server.rows("pins")) == 6 and cli("doctor", a.path).code == 0
