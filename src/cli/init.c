@@ -1,4 +1,6 @@
 /* init: stores where a database syncs to. Needs no network. */
+#include <unistd.h>
+
 #include "cli/cli.h"
 
 static const char help[] =
@@ -17,6 +19,17 @@ static const char help[] =
     "  godwit init app.db --url https://sync.example.org --scope team-7 --label \"Ana's phone\"\n"
     "  godwit init app.db --token-file new-token\n";
 
+/* What a call that was refused has made of nothing. */
+static void forget(const char *path) {
+    static const char *const ends[] = {"", "-wal", "-shm", "-journal"};
+    char name[4096];
+    for (size_t i = 0; i < COUNT_OF(ends); i++) {
+        if (snprintf(name, sizeof name, "%s%s", path, ends[i]) < (int)sizeof name) {
+            (void)remove(name);
+        }
+    }
+}
+
 int cli_init(int argc, char **argv) {
     godwit_settings settings = {0};
     const cli_option options[] = {{.name = "--url", .text = &settings.url},
@@ -34,6 +47,7 @@ int cli_init(int argc, char **argv) {
         return cli_usage_error("init", "--token and --token-file exclude each other");
     }
     const char *path = argv[1];
+    const bool fresh = access(path, F_OK) != 0;
     godwit *g = NULL;
     code = cli_open(path, CLI_OPEN_CREATE, NULL, &g);
     if (code != CLI_GO) {
@@ -42,6 +56,11 @@ int cli_init(int argc, char **argv) {
     godwit_status status = godwit_init(g, &settings);
     if (status != GODWIT_OK) {
         code = cli_explain(g, path, "storing the settings", status);
+        godwit_close(g);
+        g = NULL;
+        if (fresh) {
+            forget(path);
+        }
     } else {
         fprintf(stderr, "%s is set up. Next: 'godwit track %s TABLE..', then 'godwit sync %s'.\n",
                 path, path, path);

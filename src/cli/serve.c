@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "server/daemon.h"
 #include "server/secret.h"
+#include "server/service.h"
 #include "transport/transport.h"
 
 #define FETCH_TIMEOUT_MS 10000
@@ -199,6 +200,32 @@ static int open_folder_and_run(const config *settings) {
     return code;
 }
 
+/* The schema file and the [table ..] sections as the server would take them, in a store that is
+ * removed again. Sections of tables that only the real store knows are not looked at. */
+static int check_tables(const config *settings) {
+    static const char *const names[] = {"store.db", "store.db-wal", "store.db-shm", ""};
+    char folder[512], path[600], message[512];
+    const char *where = getenv("TMPDIR");
+    service *s = NULL;
+    snprintf(path, sizeof path, "%.500s/store.db", settings->data);
+    bool stored = access(path, F_OK) == 0;
+    snprintf(folder, sizeof folder, "%.400s/godwit-check-XXXXXX", where && *where ? where : "/tmp");
+    if (!mkdtemp(folder)) {
+        return cli_fail("%s: %s", folder, strerror(errno));
+    }
+    const service_options options = {.data_dir = folder,
+                                     .schema_file = settings->schema,
+                                     .config_tables = settings->config_file,
+                                     .dev = settings->dev || stored};
+    godwit_status status = service_open(&options, &s, message);
+    service_close(s);
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        (void)remove(path);
+    }
+    return status ? cli_fail("%s", message) : CLI_GO;
+}
+
 int cli_serve(int argc, char **argv) {
     flags given = {0};
     config settings;
@@ -216,6 +243,9 @@ int cli_serve(int argc, char **argv) {
     } else {
         log_set_level(settings.level);
         code = check(&settings);
+    }
+    if (code == CLI_GO && given.check_only) {
+        code = check_tables(&settings);
     }
     if (code == CLI_GO && given.check_only) {
         printf("the settings are good\n");

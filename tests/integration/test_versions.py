@@ -136,3 +136,14 @@ def test_settings_about_older_schemas_are_checked(world):
         server = world.server(schema=SERVER_3, config=f"[table pins]\n{line}\n", start=False)
         server.spawn()
         assert server.process.wait(20) == 1 and part in server.log(), (line, server.log())
+        done = cli("serve", "--check-config", "--config", server.config, "--schema", server.schema,
+                   "--data", server.data + "-none")
+        assert done.code == 1 and part in done.err, (line, done)
+    done = cli("serve", "--check-config", "--schema", server.schema, "--data", server.data + "-none",
+               "--config", server.folder + "/good.conf") if write_good(server) else None
+    assert done.code == 0, done
+
+
+def write_good(server):
+    with open(server.folder + "/good.conf", "w") as stream:
+        return stream.write("[server]\nkeep_log = 10d\n" + CONFIG_3)
