@@ -10,6 +10,10 @@
  *   failed             operations the server refused, waiting for a person
  *   log-counter        the log has lost its newest row: numbers could repeat
  *   damaged            SQLite finds the file damaged
+ *   failing            the last attempts to sync failed
+ *   parked             operations whose scope this user may not write any more
+ *   history            the server acknowledged an operation that its log does not have
+ *   leftover           copies of an interrupted migration                           fix: drop them
  *
  * Opening the handle has put missing triggers back already; these findings are of what happened
  * since, or could not be repaired. */
@@ -193,6 +197,79 @@ static godwit_status check_log(doctor *d) {
     return status;
 }
 
+#define FAILURES_MIN 3 /* fewer are a network as networks are */
+
+/* What does not move by itself, and why. */
+static godwit_status check_stuck(doctor *d) {
+    int64_t failures = 0, parked = 0, lost = 0;
+    slice reason = {0};
+    arena a;
+    arena_init(&a, d->g->allocator, 0);
+    godwit_status status = client_meta_int(d->g, "failures", 0, &failures);
+    if (status == GODWIT_OK) {
+        status = client_meta_text(d->g, &a, "last_error", &reason);
+    }
+    if (status == GODWIT_OK && failures >= FAILURES_MIN) {
+        finding(d, "failing", false, "the last %lld attempts to sync failed: %.100s",
+                (long long)failures, reason.ptr ? reason.ptr : "unreachable");
+    }
+    if (status == GODWIT_OK) {
+        status = db_int(&d->g->db, &parked,
+                        "SELECT count(*) FROM godwit_op WHERE state = 'parked' AND state <>"
+                        " 'retired'",
+                        "");
+    }
+    if (status == GODWIT_OK && parked) {
+        finding(d, "parked", false,
+                "%lld operations are kept but not sent: their scope is closed to this user",
+                (long long)parked);
+    }
+    if (status == GODWIT_OK) {
+        status = db_int(&d->g->db, &lost,
+                        "SELECT count(*) FROM godwit_op AS o JOIN godwit_cursor AS c ON c.scope ="
+                        " o.scope WHERE o.state = 'acked' AND o.state <> 'retired' AND c.state ="
+                        " 'live' AND o.commit_seq <= c.commit_seq",
+                        "");
+    }
+    if (status == GODWIT_OK && lost) {
+        finding(d, "history", false,
+                "%lld operations were acknowledged but are not in the server's log: it was restored"
+                " from a backup; sync sends them again",
+                (long long)lost);
+    }
+    arena_deinit(&a);
+    return status;
+}
+
+/* Copies that no migration needs. */
+static godwit_status check_leftovers(doctor *d) {
+    int64_t migrating = 0, count = 0;
+    arena a;
+    slice drops = {0};
+    arena_init(&a, d->g->allocator, 0);
+    godwit_status status = client_meta_int(d->g, "migrating", 0, &migrating);
+    if (status == GODWIT_OK && !migrating) {
+        status = db_int(&d->g->db, &count,
+                        "SELECT count(*) FROM main.sqlite_schema WHERE type = 'table' AND name GLOB"
+                        " 'godwit_before_[0-9]*'",
+                        "");
+    }
+    if (status == GODWIT_OK && count) {
+        finding(d, "leftover", true, "%lld copies of a migration that is over take up space",
+                (long long)count);
+    }
+    if (status == GODWIT_OK && count && d->fix) {
+        status = db_text(&d->g->db, &a, &drops,
+                         "SELECT group_concat('DROP TABLE main.' || name, ';') FROM"
+                         " main.sqlite_schema WHERE type = 'table' AND name GLOB"
+                         " 'godwit_before_[0-9]*'",
+                         "");
+        status = status == GODWIT_OK ? db_exec(&d->g->db, drops.ptr) : status;
+    }
+    arena_deinit(&a);
+    return status;
+}
+
 static godwit_status check_settings(doctor *d) {
     godwit_status status = durable_check(d->g);
     if (status == GODWIT_NOT_DURABLE) {
@@ -233,6 +310,12 @@ godwit_status godwit_doctor(godwit *g, int fix, godwit_finding_fn report, void *
     }
     if (status == GODWIT_OK) {
         status = check_log(&d);
+    }
+    if (status == GODWIT_OK) {
+        status = check_stuck(&d);
+    }
+    if (status == GODWIT_OK) {
+        status = check_leftovers(&d);
     }
     if (status == GODWIT_OK) {
         status = check_tables(&d);

@@ -227,17 +227,30 @@ verbs="serve token init track untrack sync status queue conflicts history doctor
     [ "$(json 'len(v)')" -eq 0 ]
     run --separate-stderr godwit conflicts app.db show c-1
     [ "$status" -eq 1 ]
-    run --separate-stderr godwit doctor app.db
+    run --separate-stderr godwit doctor app.db --offline
     [ "$status" -eq 0 ]
-    run --separate-stderr godwit doctor app.db --json
+    run --separate-stderr godwit doctor app.db --offline --json
     [ "$(json 'v["remaining"]')" -eq 0 ]
+    run --separate-stderr godwit doctor app.db --json
+    [ "$status" -eq 1 ]
+    [ "$(json 'v["findings"][0]["code"]')" = unreachable ]
+}
+
+@test "a refused init of a new file leaves nothing behind" {
+    run --separate-stderr godwit init new.db
+    [ "$status" -eq 1 ]
+    [ -z "$(ls)" ]
+    sqlite3 mine.db "CREATE TABLE t (x)"
+    run --separate-stderr godwit init mine.db
+    [ "$status" -eq 1 ]
+    [ -e mine.db ]
 }
 
 @test "doctor finds a trigger that is gone, and puts it back" {
     offline_app
     trigger=$(sqlite3 app.db "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'pins' LIMIT 1")
     sqlite3 app.db "DROP TRIGGER \"$trigger\""
-    run --separate-stderr godwit doctor app.db --fix
+    run --separate-stderr godwit doctor app.db --fix --offline
     [ "$status" -eq 0 ]
     [ "$(sqlite3 app.db "SELECT count(*) FROM sqlite_schema WHERE name = '$trigger'")" -eq 1 ]
 }
