@@ -84,8 +84,8 @@ static const char *const steps[] = {
     "CREATE INDEX godwit_conflict_done ON godwit_conflict(scope, at) WHERE state <> 'open';"
     "CREATE INDEX godwit_idem_at ON godwit_idem(scope, at);",
     /* what an operation in conflict wanted, and who the two sides were */
-    "ALTER TABLE godwit_conflict ADD COLUMN operation TEXT;"
-    "ALTER TABLE godwit_conflict ADD COLUMN writers TEXT;",
+    ("ALTER TABLE godwit_conflict ADD COLUMN operation TEXT;"
+     "ALTER TABLE godwit_conflict ADD COLUMN writers TEXT;"),
 };
 
 static godwit_status explain(char *message, const char *what, const char *why,
