@@ -108,6 +108,27 @@ GODWIT_API godwit_status godwit_enqueue(godwit *g, const char *operation, const 
                                         const godwit_enqueue_options *options,
                                         char id[37]) GODWIT_MUST_USE;
 
+/* A transaction: changes that belong together (the requirements' SyncTransaction). begin opens a transaction
+ * of SQLite on the handle's connection; besides godwit_add any SQL on that connection belongs to it. commit
+ * never waits for the network and asks nobody. What was committed together is one unit everywhere: the
+ * server applies all of it or nothing; where it refuses, all of it is taken back here with whatever depends
+ * on it, and waits as dead letters; where its answer is not known, nothing is undone. (Every transaction of
+ * the application is such a unit, also one made without these calls.)
+ * begin: BUSY; MISUSE where a transaction is open. commit, rollback: MISUSE where none is. After a commit
+ * that failed (BUSY, FULL, IO) the transaction is still open: commit again, or roll back. */
+GODWIT_API godwit_status godwit_begin(godwit *g) GODWIT_MUST_USE;
+/* Makes one change in the open transaction: writes the row of a tracked table, or queues the payload of an
+ * entity that is no table. payload: a JSON object of columns (key columns in it are passed over; NULL for a
+ * delete). A failure leaves what was added before. id: 37 bytes or NULL, receives the operation's id; ""
+ * where the row had every value already and nothing is queued. NOT_FOUND (update or delete of a row that is
+ * not there), CONSTRAINT (the table refuses), INVALID, EXISTS, MISUSE (no transaction is open). */
+GODWIT_API godwit_status godwit_add(godwit *g, const char *operation, const char *entity_type,
+                                    const char *entity_id, const char *payload,
+                                    const godwit_enqueue_options *options,
+                                    char id[37]) GODWIT_MUST_USE;
+GODWIT_API godwit_status godwit_commit(godwit *g) GODWIT_MUST_USE;
+GODWIT_API godwit_status godwit_rollback(godwit *g) GODWIT_MUST_USE;
+
 /* Operations that were refused (states rejected, blocked, conflict; view godwit_dead_letters) wait for a
  * person. Their changes were taken back here, their content is kept. None of these calls needs the
  * network; none may be made inside an open transaction.

@@ -5,6 +5,7 @@
  * application's own). On an entity that is no table a row of the log holds the payload. */
 #include <stdio.h>
 
+#include "client/enqueue.h"
 #include "client/track.h"
 #include "core/limits.h"
 
@@ -302,6 +303,20 @@ static godwit_status run(request *r, char id[37]) {
     return done;
 }
 
+godwit_status enqueue_run(godwit *g, const enqueue_call *call, char id[37]) {
+    request r = {.g = g,
+                 .kind = op_kind_parse(call->operation),
+                 .entity = call->entity_type,
+                 .entity_id = call->entity_id,
+                 .payload = call->payload,
+                 .client_key = slice_of(call->options ? call->options->client_key : NULL),
+                 .options = call->options};
+    arena_init(&r.a, g->allocator, 0);
+    godwit_status status = run(&r, id);
+    arena_deinit(&r.a);
+    return status;
+}
+
 godwit_status godwit_enqueue(godwit *g, const char *operation, const char *entity_type,
                              const char *entity_id, const char *payload,
                              const godwit_enqueue_options *options, char id[37]) {
@@ -310,15 +325,7 @@ godwit_status godwit_enqueue(godwit *g, const char *operation, const char *entit
     if (status != GODWIT_OK) {
         return status;
     }
-    request r = {.g = g,
-                 .kind = op_kind_parse(slice_of(operation)),
-                 .entity = slice_of(entity_type),
-                 .entity_id = slice_of(entity_id),
-                 .payload = slice_of(payload),
-                 .client_key = slice_of(options ? options->client_key : NULL),
-                 .options = options};
-    arena_init(&r.a, g->allocator, 0);
-    status = run(&r, id);
-    arena_deinit(&r.a);
-    return client_leave(g, status);
+    const enqueue_call call = {slice_of(operation), slice_of(entity_type), slice_of(entity_id),
+                               slice_of(payload), options};
+    return client_leave(g, enqueue_run(g, &call, id));
 }
