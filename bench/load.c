@@ -1,6 +1,7 @@
 /* Sends pushes to a running server over HTTP: DEVICES connections, each with a stream of its own,
  * each sending PUSHES pushes of OPERATIONS creates and waiting for every answer. Prints the seconds
- * it took (bodies are built beforehand) and the operations sent.
+ * it took (bodies are built beforehand), the operations sent and those refused; then the
+ * median and the 99th percentile of a push's time.
  *
  * Arguments: PORT TOKEN DEVICES PUSHES OPERATIONS GROUP FIRST_DEVICE */
 #include "pushes.h"
@@ -21,6 +22,7 @@ typedef struct {
     unsigned number;
     bytes *requests;
     int64_t refused;
+    double *took; /* seconds, one per push */
     pthread_barrier_t *start;
 } worker;
 
@@ -95,8 +97,10 @@ static void *work(void *argument) {
     }
     pthread_barrier_wait(w->start);
     for (int64_t i = 1; i <= w->pushes; i++) {
+        double begin = bench_wall();
         write_all(fd, w->requests[i].ptr, w->requests[i].len);
         w->refused += read_answer(fd, &answer) != 200;
+        w->took[i - 1] = bench_wall() - begin;
     }
     close(fd);
     bytes_deinit(&answer);
@@ -121,6 +125,26 @@ static void build(worker *w) {
     bytes_deinit(&body);
 }
 
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Middle and 99th of a hundred of all pushes, in seconds. */
+static void print_latency(const worker *workers, int devices) {
+    size_t count = (size_t)devices * (size_t)workers[0].pushes;
+    double *all = calloc(count, sizeof *all);
+    for (int i = 0; all && i < devices; i++) {
+        memcpy(all + (size_t)i * (size_t)workers[0].pushes, workers[i].took,
+               (size_t)workers[0].pushes * sizeof *all);
+    }
+    if (all && count) {
+        qsort(all, count, sizeof *all, by_size);
+        printf("%.9g %.9g\n", all[count / 2], all[count - 1 - count / 100]);
+    }
+    free(all);
+}
+
 int main(int argc, char **argv) {
     if (argc != 8) {
         bench_die("usage", "load PORT TOKEN DEVICES PUSHES OPERATIONS GROUP FIRST_DEVICE");
@@ -138,6 +162,7 @@ int main(int argc, char **argv) {
                               .group = strtoll(argv[6], NULL, 10),
                               .number = (unsigned)(i + strtol(argv[7], NULL, 10)),
                               .start = &start};
+        workers[i].took = calloc((size_t)workers[i].pushes + 1, sizeof(double));
         build(&workers[i]);
         if (pthread_create(&threads[i], NULL, work, &workers[i]) != 0) {
             bench_die("thread", "");
@@ -155,5 +180,6 @@ int main(int argc, char **argv) {
     wall = bench_wall() - wall;
     printf("%.9g %lld %lld\n", wall,
            (long long)(devices * workers[0].pushes * workers[0].operations), (long long)refused);
+    print_latency(workers, devices);
     return refused ? 1 : 0;
 }

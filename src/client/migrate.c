@@ -72,6 +72,13 @@ static godwit_status begin_table(godwit *g, const client_table *t) {
         db_int(&g->db, &exists,
                "SELECT count(*) FROM main.sqlite_schema WHERE type = 'table' AND name = ?1", "s",
                t->shape.name);
+    if (status == GODWIT_OK && exists) { /* should the migration rename it */
+        status =
+            db_run(&g->db,
+                   "INSERT OR REPLACE INTO godwit_meta(k, v) SELECT 'root:' || ?2, rootpage FROM"
+                   " main.sqlite_schema WHERE type = 'table' AND name = ?1",
+                   "si", t->shape.name, t->tbl);
+    }
     if (status == GODWIT_OK && exists) {
         status = copy_table(g, t);
         if (status == GODWIT_OK) {
@@ -507,6 +514,12 @@ static godwit_status end_table(godwit *g, int64_t tbl) {
 static godwit_status migrate_end(godwit *g) {
     int64_t last = 0;
     godwit_status status = client_meta_set(g, "migrating", (slice){0});
+    if (status == GODWIT_OK) {
+        status = track_follow(g);
+    }
+    if (status == GODWIT_OK) {
+        status = db_exec(&g->db, "DELETE FROM godwit_meta WHERE k >= 'root:' AND k < 'root;'");
+    }
     for (size_t i = 0; i < g->registry.count && status == GODWIT_OK; i++) {
         int64_t tbl = g->registry.tables[i].tbl; /* in order; renewing loads them anew */
         if (tbl > last && g->registry.tables[i].active && !g->registry.tables[i].queue) {

@@ -102,12 +102,43 @@ static godwit_status load_tables(godwit *g, client_registry *r) {
     return status;
 }
 
+static slice entity_of(const client_registry *r, slice table) {
+    for (size_t i = 0; i < r->count; i++) {
+        const client_table *t = &r->tables[i];
+        if (t->active && !t->queue && same_name(t->shape.name, table)) {
+            return t->shape.entity;
+        }
+    }
+    return table;
+}
+
+/* The server is told entities: what a table is called here is no business of others. */
+static godwit_status name_declared(client_registry *r) {
+    for (size_t i = 0; i < r->declared_count; i++) {
+        schema_table *t = &r->declared[i];
+        schema_fk *fks = ARENA_ARRAY(&r->memory, schema_fk, t->fk_count + 1);
+        if (!fks) {
+            return GODWIT_NOMEM;
+        }
+        t->name = t->entity;
+        for (size_t k = 0; k < t->fk_count; k++) {
+            fks[k] = t->fks[k];
+            fks[k].table = entity_of(r, fks[k].table);
+        }
+        t->fks = fks;
+    }
+    return GODWIT_OK;
+}
+
 godwit_status registry_load(godwit *g) {
     client_registry fresh = {0};
     arena_init(&fresh.memory, g->allocator, 0);
     godwit_status status = client_meta_int(g, "registry_version", 0, &fresh.registry_version);
     if (status == GODWIT_OK) {
         status = load_tables(g, &fresh);
+    }
+    if (status == GODWIT_OK) {
+        status = name_declared(&fresh);
     }
     if (status == GODWIT_OK) {
         status = column_types_apply(g, &fresh);
@@ -187,6 +218,7 @@ static godwit_status verify(godwit *g) {
     if (status != GODWIT_OK || migrating) {
         return status;
     }
+    status = track_follow(g);
     for (size_t i = 0; i < g->registry.count && status == GODWIT_OK && fits; i++) {
         const client_table *t = &g->registry.tables[i];
         if (t->active && !t->queue) {

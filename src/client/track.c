@@ -293,6 +293,68 @@ godwit_status track_renew(godwit *g, const client_table *t, bool *found) {
     return status;
 }
 
+/* ---- Renamed tables ---- */
+
+/* SQLite moves triggers along with a table; during a migration, when there are none, it is the root
+ * page noted at its begin that tells. */
+static godwit_status new_name(godwit *g, arena *a, const client_table *t, slice *out) {
+    godwit_status status = db_text(
+        &g->db, a, out,
+        "SELECT coalesce((SELECT tbl_name FROM main.sqlite_schema WHERE type = 'trigger' AND name ="
+        " 'godwit_' || ?1 || '_i'), (SELECT s.name FROM main.sqlite_schema AS s JOIN godwit_meta "
+        "AS m"
+        " ON m.k = 'root:' || ?2 AND s.rootpage = CAST(m.v AS INTEGER) WHERE s.type = 'table'))"
+        " WHERE NOT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?1"
+        " COLLATE NOCASE)",
+        "si", t->shape.name, t->tbl);
+    return status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
+}
+
+static godwit_status follow(godwit *g, const client_table *t, slice name) {
+    client_log(g, GODWIT_LOG_INFO, "table=%d renamed", (int)t->tbl);
+    godwit_status status = db_begin(&g->db);
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    status = track_seal_first(g);
+    if (status == GODWIT_OK) {
+        status = capture_triggers_drop(g, t->shape.name);
+    }
+    if (status == GODWIT_OK) {
+        status =
+            db_run(&g->db, "UPDATE godwit_table SET name = ?2 WHERE tbl = ?1", "is", t->tbl, name);
+    }
+    if (status == GODWIT_OK) {
+        status = registry_changed(g);
+    }
+    if (status == GODWIT_OK) {
+        status = db_commit(&g->db);
+    }
+    if (status != GODWIT_OK) {
+        db_rollback(&g->db);
+        g->registry.loaded = false;
+    }
+    return status;
+}
+
+godwit_status track_follow(godwit *g) {
+    godwit_status status = GODWIT_OK;
+    arena a;
+    arena_init(&a, g->allocator, 0);
+    for (size_t i = 0; i < g->registry.count && status == GODWIT_OK; i++) {
+        const client_table *t = &g->registry.tables[i];
+        slice name = {0};
+        if (t->active && !t->queue) {
+            status = new_name(g, &a, t, &name);
+        }
+        if (status == GODWIT_OK && name.len && !registry_by_name(g, name)) {
+            status = follow(g, t, name); /* loads the registry anew, in the same order */
+        }
+    }
+    arena_deinit(&a);
+    return status;
+}
+
 /* ---- godwit_track ---- */
 
 /* Operations captured under another key can't be told apart from those of the new one. */

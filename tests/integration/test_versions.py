@@ -147,3 +147,24 @@ def test_settings_about_older_schemas_are_checked(world):
 def write_good(server):
     with open(server.folder + "/good.conf", "w") as stream:
         return stream.write("[server]\nkeep_log = 10d\n" + CONFIG_3)
+
+
+def test_a_table_is_renamed(world):
+    """On the device; for the server and for others it stays what it was."""
+    server = world.server(schema=SERVER_1)
+    a, b = device(world, "a", server), device(world, "b", server)
+    a.run("INSERT INTO pins VALUES ('p-1', 'Well', 2, 'red')")
+    settle(a, b)
+    a.run("UPDATE pins SET title = 'queued'")
+    a.run("ALTER TABLE pins RENAME TO wells")
+    a.run("INSERT INTO wells VALUES ('p-2', 'after', 1, NULL)")
+    a.run("SELECT godwit_status()")
+    a.run("UPDATE wells SET height = 5 WHERE id = 'p-2'")
+    b.script("SELECT godwit_migrate('begin'); ALTER TABLE pins RENAME TO spots;"
+             "UPDATE spots SET height = height + 1; SELECT godwit_migrate('end')")
+    b.run("UPDATE spots SET colour = 'blue'")
+    settle(a, b)
+    want = [("p-1", "queued", 3, "blue"), ("p-2", "after", 5, None)]
+    assert server.rows("pins") == a.rows("wells") == b.rows("spots") == want
+    for device_ in (a, b):
+        assert cli("doctor", device_.path).code == 0
