@@ -50,6 +50,18 @@ typedef struct {
 
 #define WIRE_SCHEMA_NOW INT64_MAX
 
+/* How a device is, for operators. Members of it that this version does not know are passed over. */
+#define WIRE_REPORT_BYTES_MAX 1024
+typedef struct {
+    int64_t pending, failed, oldest_pending_ms; /* from 0 to 2^53 */
+    slice last_error; /* code of what failed last: at most 64 of a-z, 0-9 and '-'; empty = nothing */
+} wire_report;
+/* false: a member is not what it should be. */
+bool wire_report_read(const json *object, wire_report *out);
+/* The text of it; anything else gives zeros. */
+void wire_report_parse(arena *a, slice text, wire_report *out);
+void wire_report_write(bytes *b, const wire_report *r);
+
 typedef struct {
     slice device_id, scope; /* scope empty = the token's first */
     bool stream;            /* firstSeq present (or ops empty on /v1/sync) */
@@ -61,7 +73,8 @@ typedef struct {
     bool atomic, dry_run;
     wire_op *ops;
     size_t op_count;
-    slice report; /* raw JSON object or empty */
+    wire_report report; /* what the device tells operators of itself */
+    bool has_report;
     /* /v1/sync only */
     bool pull;
     slice cursor;  /* empty = from the beginning */

@@ -86,10 +86,13 @@ static bool read_head(wire_context *c, const json *const f[H_SYNC_COUNT], bool s
         return false;
     }
     if (f[H_REPORT]) {
-        if (!json_is(f[H_REPORT], JSON_OBJECT)) {
-            return wire_invalid(c, "report must be an object");
+        if (!json_is(f[H_REPORT], JSON_OBJECT) || f[H_REPORT]->u.s.len > WIRE_REPORT_BYTES_MAX) {
+            return wire_invalid(c, "report must be a small object");
         }
-        out->report = f[H_REPORT]->u.s;
+        if (!wire_report_read(f[H_REPORT], &out->report)) {
+            return wire_invalid(c, "report has numbers from 0 and a code");
+        }
+        out->has_report = true;
     }
     if (!json_is(f[H_OPERATIONS], JSON_ARRAY)) {
         return wire_invalid(c, f[H_OPERATIONS] ? "operations must be a list"

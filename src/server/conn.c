@@ -79,6 +79,7 @@ void conn_close(conn *c) {
         return;
     }
     c->dead = true;
+    stream_leave(c);
     dispatch_forget(c);
     conn_release_body(c);
     set_reading(c, false);

@@ -252,7 +252,11 @@ godwit_status daemon_open(const config *settings, keyring *keys, daemon_server *
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     apply_settings(&d->net, settings, keys);
-    godwit_status status = open_service(&d->net, settings, message);
+    godwit_status status = streams_init(&d->net.streams);
+    d->net.has_streams = status == GODWIT_OK;
+    if (status == GODWIT_OK) {
+        status = open_service(&d->net, settings, message);
+    }
     if (status == GODWIT_OK) {
         status = start(d, settings, message);
     }
@@ -327,6 +331,9 @@ void daemon_close(daemon_server *d) {
     mem_free(NULL, s->loops);
     if (s->service) {
         service_close(s->service);
+    }
+    if (s->has_streams) {
+        streams_deinit(&s->streams);
     }
     mem_free(NULL, d);
 }

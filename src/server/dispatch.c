@@ -5,6 +5,7 @@
  */
 #include "server/net.h"
 
+#include "godwit/godwit.h"
 #include "server/log.h"
 
 #define PROBLEM_JSON "application/problem+json"
@@ -239,9 +240,13 @@ static void answer_here(conn *c, request *r) {
     if (r->route->id == ROUTE_METRICS) {
         answer.content_type = "text/plain; version=0.0.4; charset=utf-8";
         metrics_write(&s->metrics, &body);
+        service_metrics(s->service, &body);
     } else if (r->route->id == ROUTE_READYZ && atomic_load(&s->draining)) {
         answer.status = 503;
         bytes_text(&body, "draining\n");
+    } else if (r->route->id == ROUTE_READYZ && service_ready(s->service) != GODWIT_OK) {
+        answer.status = 503;
+        bytes_printf(&body, "%s\n", godwit_status_text(service_ready(s->service)));
     } else {
         bytes_text(&body, "ok\n");
     }
@@ -361,6 +366,12 @@ static void answer_job(conn *c, request *r) {
         set_extras(503, &answer);
     }
     loop_unwait(c->loop, &r->wait);
+    if (job->pushes ||
+        ((job->verb == VERB_CHANGES || job->verb == VERB_SYNC) && !r->counted_parked)) {
+        metrics *m = &c->loop->server->metrics;
+        prom_observe(job->pushes ? &m->push : &m->pull, &prom_seconds,
+                     loop_mono_us() - c->started_us);
+    }
     conn_answer(c, &answer, &job->answer);
 }
 

@@ -6,17 +6,9 @@
  * at once: after a crash it is deleted again. */
 #include "server/service_inner.h"
 
-#include <time.h>
-
 #define STEP_ROWS    200
 #define STEP_SCOPES  16
 #define SCAN_COMMITS 1000 /* looked at for one move of a mark */
-
-static int64_t mono_us(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
 
 static godwit_status move_marks(service *s, store_keeping *scope, int64_t now_ms) {
     const retain_policy *policy = &s->retain;
@@ -93,17 +85,19 @@ static godwit_status step(service *s, bool *end) {
 }
 
 bool service_janitor(service *s, int64_t budget_ms) {
-    int64_t until_us = mono_us() + budget_ms * 1000;
+    int64_t begun_us = service_mono_us();
+    int64_t until_us = service_mono_us() + budget_ms * 1000;
     bool end = false;
     godwit_status status = GODWIT_OK;
     store_durable(s->store, false);
     do {
         status = step(s, &end);
-    } while (status == GODWIT_OK && !end && mono_us() < until_us);
+    } while (status == GODWIT_OK && !end && service_mono_us() < until_us);
     store_durable(s->store, true);
     if (end || status != GODWIT_OK) { /* a failure passes or is reported by the next push */
         s->tended_len = 0;
         store_tidy(s->store, budget_ms);
     }
+    stats_step_took(&s->stats, STEP_TIDY, service_mono_us() - begun_us);
     return !end && status == GODWIT_OK;
 }

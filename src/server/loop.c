@@ -22,6 +22,7 @@
 typedef struct wake {
     struct wake *next;
     int64_t head;
+    uint64_t stream_id; /* not 0: this stream is to end */
     size_t scope_bytes;
     char scope[];
 } wake;
@@ -82,6 +83,7 @@ void loop_post_wake(loop *l, slice scope, int64_t head) {
     pthread_mutex_lock(&l->lock);
     if (w) {
         w->head = head;
+        w->stream_id = 0;
         w->scope_bytes = scope.len;
         memcpy(w->scope, scope.ptr, scope.len);
         w->next = l->wakes;
@@ -89,6 +91,19 @@ void loop_post_wake(loop *l, slice scope, int64_t head) {
     } else {
         l->wake_failed = true; /* wake everyone: a hint too many is harmless, one lost is not */
     }
+    signal_loop(l);
+    pthread_mutex_unlock(&l->lock);
+}
+
+void loop_post_end(loop *l, uint64_t stream_id) {
+    wake *w = mem_resize(NULL, NULL, sizeof *w);
+    if (!w) {
+        return; /* it stays until its next keep-alive can't be sent */
+    }
+    *w = (wake){.stream_id = stream_id};
+    pthread_mutex_lock(&l->lock);
+    w->next = l->wakes;
+    l->wakes = w;
     signal_loop(l);
     pthread_mutex_unlock(&l->lock);
 }
@@ -109,10 +124,25 @@ static void wake_everyone(loop *l) {
     }
 }
 
+static void end_stream(loop *l, uint64_t id) {
+    for (conn *c = l->conns, *next; c; c = next) {
+        next = c->next;
+        if (c->state == CONN_STREAMING && c->stream_id == id) {
+            atomic_fetch_add(&l->server->metrics.replaced, 1);
+            conn_close(c);
+            return;
+        }
+    }
+}
+
 static void deliver_wakes(loop *l, wake *list) {
     while (list) {
         wake *next = list->next;
-        notify_wake(&l->waiters, (slice){list->scope, list->scope_bytes}, list->head);
+        if (list->stream_id) {
+            end_stream(l, list->stream_id);
+        } else {
+            notify_wake(&l->waiters, (slice){list->scope, list->scope_bytes}, list->head);
+        }
         mem_free(NULL, list);
         list = next;
     }

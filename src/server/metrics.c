@@ -12,17 +12,9 @@ void metrics_request(metrics *m, route_id id, int status, int64_t micros) {
                               memory_order_relaxed);
 }
 
-static void heading(bytes *b, const char *name, const char *type, const char *help) {
-    bytes_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
-static void single(bytes *b, const char *name, const char *type, const char *help, int64_t value) {
-    heading(b, name, type, help);
-    bytes_printf(b, "%s %lld\n", name, (long long)value);
-}
-
 static void requests(const metrics *m, bytes *b) {
-    heading(b, "godwit_http_requests_total", "counter", "Requests answered, by route and status.");
+    prom_heading(b, "godwit_http_requests_total", "counter",
+                 "Requests answered, by route and status.");
     for (size_t id = 0; id <= ROUTE_COUNT; id++) {
         for (int i = 0; i < METRICS_STATUS_END - METRICS_STATUS_MIN; i++) {
             uint64_t count = atomic_load_explicit(&m->requests[id][i], memory_order_relaxed);
@@ -33,8 +25,8 @@ static void requests(const metrics *m, bytes *b) {
             }
         }
     }
-    heading(b, "godwit_http_request_seconds_total", "counter",
-            "Time from a complete head to the answer, by route; long polls included.");
+    prom_heading(b, "godwit_http_request_seconds_total", "counter",
+                 "Time from a complete head to the answer, by route; long polls included.");
     for (size_t id = 0; id <= ROUTE_COUNT; id++) {
         uint64_t micros = atomic_load_explicit(&m->request_us[id], memory_order_relaxed);
         if (micros > 0) {
@@ -47,24 +39,35 @@ static void requests(const metrics *m, bytes *b) {
 
 void metrics_write(const metrics *m, bytes *b) {
     requests(m, b);
-    single(b, "godwit_connections_accepted_total", "counter", "Connections accepted.",
-           (int64_t)atomic_load(&m->accepted));
-    single(b, "godwit_connections_refused_total", "counter",
-           "Connections turned away because the limit was reached.",
-           (int64_t)atomic_load(&m->turned_away));
-    single(b, "godwit_connections", "gauge", "Connections open now.", atomic_load(&m->connections));
-    single(b, "godwit_parked_requests", "gauge", "Long polls waiting for a change.",
-           atomic_load(&m->parked));
-    single(b, "godwit_event_streams", "gauge", "Event streams open now.", atomic_load(&m->streams));
-    single(b, "godwit_write_batches_total", "counter", "Combined writes.",
-           (int64_t)atomic_load(&m->batches));
-    single(b, "godwit_write_requests_total", "counter", "Requests that were combined into writes.",
-           (int64_t)atomic_load(&m->batch_jobs));
-    heading(b, "godwit_queue_depth", "gauge", "Requests waiting for a worker or the writer.");
+    prom_single(b, "godwit_connections_accepted_total", "counter", "Connections accepted.",
+                (int64_t)atomic_load(&m->accepted));
+    prom_single(b, "godwit_connections_refused_total", "counter",
+                "Connections turned away because the limit was reached.",
+                (int64_t)atomic_load(&m->turned_away));
+    prom_single(b, "godwit_connections", "gauge", "Connections open now.",
+                atomic_load(&m->connections));
+    prom_single(b, "godwit_parked_requests", "gauge", "Long polls waiting for a change.",
+                atomic_load(&m->parked));
+    prom_single(b, "godwit_event_streams", "gauge", "Event streams open now.",
+                atomic_load(&m->streams));
+    prom_single(b, "godwit_write_batches_total", "counter", "Combined writes.",
+                (int64_t)atomic_load(&m->batches));
+    prom_single(b, "godwit_write_requests_total", "counter",
+                "Requests that were combined into writes.", (int64_t)atomic_load(&m->batch_jobs));
+    prom_heading(b, "godwit_queue_depth", "gauge", "Requests waiting for a worker or the writer.");
     bytes_printf(b, "godwit_queue_depth{queue=\"work\"} %lld\n",
                  (long long)atomic_load(&m->queued_work));
     bytes_printf(b, "godwit_queue_depth{queue=\"write\"} %lld\n",
                  (long long)atomic_load(&m->queued_writes));
-    single(b, "godwit_held_bytes", "gauge", "Bodies and parsed requests in memory.",
-           atomic_load(&m->held_bytes));
+    prom_single(b, "godwit_streams_replaced_total", "counter",
+                "Event streams ended because their device opened another.",
+                (int64_t)atomic_load(&m->replaced));
+    prom_heading(b, "godwit_push_seconds", "histogram",
+                 "From a complete request with operations to its answer.");
+    prom_histogram_write(b, "godwit_push_seconds", NULL, NULL, &m->push, &prom_seconds);
+    prom_heading(b, "godwit_pull_seconds", "histogram",
+                 "From a complete request for changes to its answer; long polls are left out.");
+    prom_histogram_write(b, "godwit_pull_seconds", NULL, NULL, &m->pull, &prom_seconds);
+    prom_single(b, "godwit_held_bytes", "gauge", "Bodies and parsed requests in memory.",
+                atomic_load(&m->held_bytes));
 }

@@ -4,7 +4,7 @@
 
 #include <stdatomic.h>
 
-#include "core/bytes.h"
+#include "server/prom.h"
 #include "server/route.h"
 
 #define METRICS_STATUS_MIN 100
@@ -17,6 +17,8 @@ typedef struct {
     _Atomic int64_t connections, parked, streams;
     _Atomic uint64_t batches, batch_jobs; /* writes and the requests combined in them */
     _Atomic int64_t queued_work, queued_writes, held_bytes;
+    _Atomic uint64_t replaced; /* streams, by another of their device */
+    prom_histogram push, pull;
 } metrics;
 
 void metrics_request(metrics *m, route_id id, int status, int64_t micros);

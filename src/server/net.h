@@ -23,6 +23,7 @@
 #include "server/keyring.h"
 #include "server/pool.h"
 #include "server/reply.h"
+#include "server/streams.h"
 
 typedef struct loop loop;
 typedef struct conn conn;
@@ -33,6 +34,8 @@ typedef struct server {
     service *service;
     pool *pool;
     metrics metrics;
+    stream_table streams;
+    bool has_streams;
     loop *loops;
     int loop_count;
     int64_t connections_max;
@@ -76,6 +79,7 @@ struct conn {
     bool reading, writing; /* which of the events are added */
     /* stream */
     int64_t stream_head, stream_sent_head, stream_ends_ms;
+    uint64_t stream_id; /* 0 = of no device */
     conn *next, *previous; /* of the loop's list; next also of its graveyard */
 };
 
@@ -98,7 +102,7 @@ struct loop {
     /* mailbox */
     pthread_mutex_t lock;
     service_job *done_first, *done_last;
-    struct wake *wakes;
+    struct wake *wakes; /* news of scopes, and streams to end */
     bool wake_failed, drain_asked, signalled;
 };
 
@@ -112,6 +116,8 @@ godwit_status loop_start(loop *l) MUST_USE;
 void loop_post_done(request *r);
 void loop_post_wake(loop *l, slice scope, int64_t head);
 void loop_post_drain(loop *l);
+/* Ends the stream of that id, if it is still there. */
+void loop_post_end(loop *l, uint64_t stream_id);
 /* After every callback: frees what was closed, and leaves the loop when it is draining and nothing
  * is left. */
 void loop_end_round(loop *l);
@@ -166,5 +172,6 @@ void stream_begin(conn *c, request *r);
 void stream_tick(conn *c);     /* the keep-alive timer */
 void stream_writable(conn *c); /* everything pending was sent */
 void stream_wake(waiter *w, int64_t head);
+void stream_leave(conn *c);    /* the connection ends: its device has no stream */
 
 #endif

@@ -15,6 +15,7 @@
 #include "server/log.h"
 
 #define JANITOR_REST    4 /* times as long as it worked: a fifth of the writer's time at most */
+#define WATCH_EVERY_US  2000000 /* the disk, and what devices report */
 #define BATCH_BYTES_MAX (64u << 20)
 #define GZIP_MIN_BYTES  1024 /* below, the frame costs more than it saves */
 
@@ -303,9 +304,10 @@ static void *writer_main(void *context) {
     pool *p = context;
     service_job *batch[SERVER_BATCH_MAX];
     int64_t turn_us = mono_us() + p->options.janitor_every_ms * 1000;
+    int64_t watch_us = 0;
     pthread_mutex_lock(&p->lock);
     for (;;) {
-        wait_for_writes(p, turn_us);
+        wait_for_writes(p, turn_us < watch_us ? turn_us : watch_us);
         if (p->writes.count == 0 && p->writer_stopping) {
             break;
         }
@@ -313,6 +315,10 @@ static void *writer_main(void *context) {
         pthread_mutex_unlock(&p->lock);
         if (count > 0) {
             write_batch(p, batch, count);
+        }
+        if (mono_us() >= watch_us) {
+            service_watch(p->options.service);
+            watch_us = mono_us() + WATCH_EVERY_US;
         }
         if (mono_us() >= turn_us) {
             turn_us = tidy(p);

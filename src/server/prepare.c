@@ -115,7 +115,7 @@ static void prepare_push(service_job *job, job_state *state) {
                                .device = request->device_id,
                                .tables = request->tables,
                                .limit = request->limit};
-    job->wants_write = request->op_count > 0;
+    job->wants_write = job->pushes = request->op_count > 0;
     job->wants_read = job->verb == VERB_SYNC || request->op_count == 0;
 }
 

@@ -207,6 +207,20 @@ static int64_t pulled_seq(service_job *job) {
     return cursor.seq;
 }
 
+/* What the device told, less what this request has changed: it waits no longer, or was refused. */
+static void write_report(const push *p, bytes *b) {
+    wire_report told = p->request->report;
+    int64_t sent = (int64_t)p->request->op_count;
+    told.pending = told.pending > sent ? told.pending - sent : 0;
+    told.oldest_pending_ms = told.pending ? told.oldest_pending_ms : 0;
+    for (size_t i = 0; i < p->request->op_count; i++) {
+        const op_answer *a = &p->answers[i];
+        told.failed += a->kind == OP_ANSWER_DECIDED && a->result->outcome == OUTCOME_REJECTED &&
+                       p->request->ops[i].kind != OP_VOID;
+    }
+    wire_report_write(b, &told);
+}
+
 static godwit_status save_stream(push *p) {
     scope_run *run = p->scope;
     const push_request *request = p->request;
@@ -216,8 +230,16 @@ static godwit_status save_stream(push *p) {
         p->device.confirmed_seq = confirmed;
     }
     int64_t pulled = pulled_seq(p->job);
-    return store_device_save(run->st, run->c.scope, &p->device, pulled <= run->c.head ? pulled : -1,
-                             run->now_ms, request->report);
+    bytes report;
+    bytes_init(&report, NULL, 0);
+    if (request->has_report) {
+        write_report(p, &report);
+    }
+    godwit_status status =
+        store_device_save(run->st, run->c.scope, &p->device, pulled <= run->c.head ? pulled : -1,
+                          run->now_ms, report.len ? bytes_view(&report) : (slice){0});
+    bytes_deinit(&report);
+    return status;
 }
 
 static void answer(push *p) {
@@ -231,6 +253,32 @@ static void answer(push *p) {
         service_fail(job, GODWIT_NOMEM);
     }
     job->wants_write = false;
+}
+
+/* What was decided now, for the counters; they count when the transaction is committed. */
+static void tally(const push *p) {
+    stats *counters = &p->scope->s->stats;
+    const decide_commit *commit = NULL;
+    for (size_t i = 0; i < p->request->op_count; i++) {
+        const op_answer *a = &p->answers[i];
+        const wire_op *op = &p->request->ops[i];
+        const schema_table *t = schema_find(p->scope->c.schema, op->entity_type);
+        slice entity = t ? t->entity : (slice){0};
+        if (a->kind != OP_ANSWER_DECIDED) {
+            stats_tally_operation(counters, entity, STATS_RESENT, CODE_NONE);
+            continue;
+        }
+        stats_tally_operation(counters, entity, (int)a->result->outcome, a->result->code);
+        counters->tally.decided++;
+        counters->tally.resolved += op->resolves.len && (a->result->outcome == OUTCOME_APPLIED ||
+                                                         a->result->outcome == OUTCOME_MERGED);
+        for (size_t k = 0; a->commit != commit && k < a->commit->conflict_count; k++) {
+            stats_tally_conflict(counters, a->commit->conflicts[k].kind,
+                                 a->commit->conflicts[k].open);
+        }
+        counters->tally.groups += a->commit != commit;
+        commit = a->commit;
+    }
 }
 
 static godwit_status run_push(scope_run *run, service_job *job) {
@@ -276,6 +324,7 @@ static godwit_status run_push(scope_run *run, service_job *job) {
         return status;
     }
     answer(&p);
+    tally(&p);
     if (key.ptr && job->status == 200) {
         status = store_idem_add(run->st, run->c.scope, key, print, run->c.head,
                                 bytes_view(&job->answer), run->now_ms);
@@ -333,13 +382,22 @@ static godwit_status run_scope(service *s, service_job **jobs, size_t count, sli
     return status;
 }
 
+static int64_t took(service *s, stats_step step, int64_t since_us) {
+    int64_t now_us = service_mono_us();
+    stats_step_took(&s->stats, step, now_us - since_us);
+    return now_us;
+}
+
 /* One transaction over `jobs`. Each has its answer afterwards, unless it fails. */
 static godwit_status run_batch(service *s, service_job **jobs, size_t count,
                                service_commit_fn on_commit, void *context) {
     arena_reset(&s->batch);
+    stats_tally_reset(&s->stats);
     moved_scope *moved = ARENA_ARRAY(&s->batch, moved_scope, count);
     size_t scopes = 0;
+    int64_t at_us = service_mono_us();
     godwit_status status = moved ? store_begin(s->store) : GODWIT_NOMEM;
+    at_us = took(s, STEP_BEGIN, at_us);
     for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
         slice scope = state_of(jobs[i])->scope;
         bool done = false;
@@ -351,13 +409,20 @@ static godwit_status run_batch(service *s, service_job **jobs, size_t count,
             scopes++;
         }
     }
+    at_us = took(s, STEP_DECIDE, at_us);
     if (status == GODWIT_OK) {
         status = store_commit(s->store);
+        (void)took(s, STEP_COMMIT, at_us);
+    }
+    if (status == GODWIT_OK || status == GODWIT_FULL || status == GODWIT_IO) {
+        atomic_store(&s->unready, (int)status);
     }
     if (status != GODWIT_OK) {
         store_rollback(s->store);
+        atomic_fetch_add(&s->stats.failures, 1);
         return status;
     }
+    stats_tally_count(&s->stats);
     for (size_t k = 0; k < scopes && on_commit; k++) {
         if (moved[k].head > 0) {
             on_commit(context, moved[k].scope, moved[k].head);

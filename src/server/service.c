@@ -76,6 +76,9 @@ godwit_status service_open(const service_options *options, service **out, char *
     if (status == GODWIT_OK) {
         status = service_reload(s, message);
     }
+    if (status == GODWIT_OK) {
+        atomic_store(&s->unready, (int)store_probe(s->store, false));
+    }
     if (status != GODWIT_OK) {
         service_close(s);
         return status;
@@ -220,6 +223,7 @@ void service_reader_close(service_reader *r) {
 }
 
 void service_read(service *s, service_reader *r, service_job *job) {
+    int64_t begun_us = service_mono_us();
     arena_reset(&r->scratch);
     job->park = false;
     r->reg = service_registry(s);
@@ -251,6 +255,23 @@ void service_read(service *s, service_reader *r, service_job *job) {
         break;
     }
     store_read_end(r->store);
+    stats_step_took(&s->stats, STEP_READ, service_mono_us() - begun_us);
+}
+
+int64_t service_mono_us(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+void service_metrics(const service *s, bytes *b) {
+    stats_write(&s->stats, b);
+    prom_single(b, "godwit_ready", "gauge", "1 when the store can be written to.",
+                service_ready(s) == GODWIT_OK);
+}
+
+godwit_status service_ready(const service *s) {
+    return (godwit_status)atomic_load(&s->unready);
 }
 
 int64_t service_head(service *s, service_reader *r, slice scope) {

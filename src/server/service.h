@@ -58,6 +58,7 @@ typedef struct service_job {
     bytes answer;
     int64_t retry_after_s;         /* -1 = no header */
     char etag[32];                 /* "" = no header */
+    bool pushes;                   /* it came with operations */
     bool park;                     /* service_read found nothing new: call it again when park_scope has
                                       passed park_head, or at park_until_ms (then it answers) */
     slice park_scope;
@@ -96,6 +97,13 @@ void service_write(service *s, service_job **jobs, size_t count, service_commit_
 godwit_status service_reader_open(service *s, service_reader **out) MUST_USE;
 void service_reader_close(service_reader *r);
 void service_read(service *s, service_reader *r, service_job *job);
+/* Looks after readiness and the devices' queues, on the writer's thread, every few seconds; short. */
+void service_watch(service *s);
+/* Counters in Prometheus' text format. Any thread. */
+void service_metrics(const service *s, bytes *b);
+/* Whether it can write now: GODWIT_OK, or what keeps it from it (FULL, IO, ..), as of the last write, or of
+ * the janitor's look at the disk. Any thread; costs nothing. */
+godwit_status service_ready(const service *s);
 /* For SSE: head of a scope now. */
 int64_t service_head(service *s, service_reader *r, slice scope);
 /* Housekeeping on the writer thread: retention, in short transactions, for about budget_ms. true: there

@@ -10,6 +10,7 @@
  *   snapshot.c      bootstrap pages
  *   lists.c         conflicts, history of a row
  *   upcast.c        operations of older schemas
+ *   fleet.c         readiness, devices' queues
  *   janitor.c       retention */
 #ifndef SERVER_SERVICE_INNER_H
 #define SERVER_SERVICE_INNER_H
@@ -19,6 +20,7 @@
 #include "core/limits.h"
 #include "server/registry.h"
 #include "server/service.h"
+#include "server/stats.h"
 
 typedef struct upcaster upcaster;
 
@@ -31,6 +33,11 @@ struct service {
     void *context;
     arena batch; /* of one transaction */
     upcaster *upcaster; /* the writer's; NULL until an operation needs it */
+    stats stats;
+    _Atomic int unready; /* the godwit_status that keeps it from writing; GODWIT_OK = it can */
+    stats_fleet fleet;   /* of the walk that is under way, which has come to this device: */
+    char walked_scope[NAME_BYTES_MAX], walked_device[DEVICE_ID_BYTES_MAX];
+    size_t walked_scope_len, walked_device_len;
     retain_policy retain;
     char tended[NAME_BYTES_MAX]; /* the janitor has been here: the name of a scope */
     size_t tended_len;
@@ -75,6 +82,7 @@ void service_done(service_job *job);
 godwit_status upcast_push(upcaster **maker, const schema *present, arena *a,
                           push_request *request) MUST_USE;
 void upcaster_free(upcaster *maker);
+int64_t service_mono_us(void);
 
 /* writer thread */
 void push_run(service *s, service_job **jobs, size_t count, service_commit_fn on_commit,

@@ -151,6 +151,22 @@ godwit_status store_idem_add(store *st, slice scope, slice key,
                              const uint8_t fingerprint[SHA256_BYTES], int64_t commit_seq,
                              slice response, int64_t now_ms) MUST_USE;
 
+/* ---- watching over it ---- */
+
+/* Whether a write would succeed, as far as a cheap look tells (free space); write: find out by writing.
+ * FULL, IO, ..: it would not. Outside a transaction. */
+godwit_status store_probe(store *st, bool write) MUST_USE;
+/* What devices told of themselves with their last push. */
+typedef struct {
+    slice scope, device_id;
+    slice report;         /* JSON object or empty */
+    int64_t last_seen_ms;
+} store_device_report;
+/* Up to `max` devices that are not revoked, in the order of (scope, device), after the given one (empty
+ * = from the beginning). */
+godwit_status store_device_reports(store *st, arena *a, slice after_scope, slice after_device,
+                                   store_device_report *out, size_t max, size_t *count) MUST_USE;
+
 /* ---- retention: core/retain says what may go, server/janitor.c when ---- */
 
 typedef struct {

@@ -92,6 +92,11 @@
     VERB(godwit_status, forget,                                                                    \
          (store * st, slice scope, const store_past *past, int64_t *rows_left), st,                \
          (st, scope, past, rows_left))                                                             \
+    VERB(godwit_status, probe, (store * st, bool write), st, (st, write))                          \
+    VERB(godwit_status, device_reports,                                                            \
+         (store * st, arena * a, slice after_scope, slice after_device, store_device_report *out,  \
+          size_t max, size_t *count),                                                              \
+         st, (st, a, after_scope, after_device, out, max, count))                                  \
     VOID(durable, (store * st, bool durable), st, (st, durable))                                   \
     VOID(tidy, (store * st, int64_t budget_ms), st, (st, budget_ms))                               \
     VERB(godwit_status, reader_open, (store * st, store_reader * *out), st, (st, out))             \

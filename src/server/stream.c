@@ -4,7 +4,8 @@
  *   data: {"scope":"s","head":123}
  *
  * Hints only: a slow reader gets the newest head when there is room again, not every one between.
- * The stream ends when the token does, and begins by saying the present head. */
+ * The stream ends when the token does, or when its device opens another, and begins by saying the
+ * present head. */
 #include "server/net.h"
 
 static void write_head(conn *c) {
@@ -60,6 +61,33 @@ static int64_t end_of_token(const request *r) {
     return loop_mono_ms() + (ms > 0 ? ms : 1);
 }
 
+static stream_name name_of(const request *r) {
+    return (stream_name){r->job.who.user, r->scope, r->job.q_device};
+}
+
+/* The device's stream is this one from now on; another it had is ended. */
+static void take_place(conn *c, request *r) {
+    server *s = c->loop->server;
+    void *loser = NULL;
+    uint64_t loser_id = 0;
+    stream_name name = name_of(r);
+    if (r->job.q_device.len == 0 ||
+        streams_take(&s->streams, &name, c->loop, &c->stream_id, &loser, &loser_id) != GODWIT_OK) {
+        return;
+    }
+    if (loser) {
+        loop_post_end(loser, loser_id);
+    }
+}
+
+void stream_leave(conn *c) {
+    if (c->stream_id && c->request) {
+        stream_name name = name_of(c->request);
+        streams_leave(&c->loop->server->streams, &name, c->stream_id);
+        c->stream_id = 0;
+    }
+}
+
 void stream_begin(conn *c, request *r) {
     reply answer = {
         .status = 200, .content_type = "text/event-stream", .no_length = true, .close = true};
@@ -70,6 +98,7 @@ void stream_begin(conn *c, request *r) {
     }
     conn_move(c, CONN_STREAMING);
     c->close_after = true;
+    take_place(c, r);
     atomic_fetch_add(&c->loop->server->metrics.streams, 1);
     metrics_request(&c->loop->server->metrics, c->route, 200, loop_mono_us() - c->started_us);
     reply_head(&c->out_head, &answer, loop_date(c->loop));
