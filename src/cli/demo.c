@@ -4,13 +4,10 @@
  * between them. Each step does something that goes wrong in practice and checks what must hold
  * after it. The end counts: what was made, applied, doubled, lost. Exit 1 when any check fails. */
 #include <signal.h>
-#include <stdarg.h>
 #include <time.h>
 
 #include "cli/cli.h"
 #include "cli/demo.h"
-
-enum { ANA, BEN, CORA };
 
 static const char help[] =
     "Usage: godwit demo [--keep-going]\n\n"
@@ -18,7 +15,8 @@ static const char help[] =
     "places\n"
     "of the system's time-zone table, and shows what happens to them: offline edits, concurrent\n"
     "edits, a device killed while syncing, the server killed between commit and reply, every\n"
-    "request sent twice. Every step is checked. Takes a few seconds and leaves nothing behind.\n\n"
+    "request sent twice, a transaction refused and repaired. Every step is checked. Takes a few "
+    "seconds and leaves nothing behind.\n\n"
     "Options:\n"
     "  --keep-going   go on after a failed check\n\n"
     "Example:\n"
@@ -46,48 +44,7 @@ static void catch_signals(void) {
     }
 }
 
-/* ---- checks ---- */
-
-static void check(demo_world *w, bool ok, const char *format, ...) PRINTF_LIKE(3, 4);
-static void check(demo_world *w, bool ok, const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    printf("    %s%s%s ", cli_style_on(stdout, ok ? CLI_GREEN : CLI_RED), ok ? "✓" : "✗",
-           cli_style_off(stdout));
-    vprintf(format, args);
-    putchar('\n');
-    va_end(args);
-    fflush(stdout);
-    w->checks++;
-    w->failed += !ok;
-}
-
-/* Syncs in the order given until nothing is new: each device twice is enough for what the demo
- * does. */
-static bool sync_all(demo_world *w, const int *order) {
-    for (int i = 0; i < 2 * DEMO_DEVICES; i++) {
-        int device = order[i % DEMO_DEVICES];
-        int code = demo_sync(w, device);
-        if (code != 0) {
-            snprintf(w->why, sizeof w->why, "%s's sync exited with %d", w->devices[device].name,
-                     code);
-            return false;
-        }
-    }
-    return true;
-}
-
-/* The same text on every device and, with server_sql NULL, the same query on the server. */
-static bool text_everywhere(demo_world *w, const char *sql, const char *expected) {
-    char text[256];
-    bool same = true;
-    for (int i = 0; i < DEMO_DEVICES; i++) {
-        demo_device_text(w, i, sql, text, sizeof text);
-        same = same && strcmp(text, expected) == 0;
-    }
-    demo_server_text(w, sql, text, sizeof text);
-    return same && strcmp(text, expected) == 0;
-}
+/* ---- what holds ---- */
 
 static bool replicas_equal(demo_world *w) {
     demo_replica server, device;
@@ -138,23 +95,24 @@ static bool offline_import(demo_world *w) {
     }
     int64_t forms = demo_device_int(w, ANA, "SELECT count(*) FROM forms");
     w->made += places + forms;
-    check(w, places > 300 && pending(w, ANA) == w->made,
-          "%d pins and %lld forms, %lld operations queued", places, (long long)forms,
-          (long long)pending(w, ANA));
+    demo_check(w, places > 300 && pending(w, ANA) == w->made,
+               "%d pins and %lld forms, %lld operations queued", places, (long long)forms,
+               (long long)pending(w, ANA));
     int code = demo_sync(w, ANA);
-    check(w, code == CLI_UNREACHABLE && pending(w, ANA) == w->made,
-          "without a server 'godwit sync' exits with %d; %lld operations still queued", code,
-          (long long)pending(w, ANA));
+    demo_check(w, code == CLI_UNREACHABLE && pending(w, ANA) == w->made,
+               "without a server 'godwit sync' exits with %d; %lld operations still queued", code,
+               (long long)pending(w, ANA));
     return true;
 }
 
 static bool first_sync(demo_world *w) {
     static const int order[] = {ANA, BEN, CORA};
-    if (!demo_server_start(w) || !demo_tokens_make(w) || !sync_all(w, order)) {
+    if (!demo_server_start(w) || !demo_tokens_make(w) || !demo_sync_all(w, order)) {
         return false;
     }
-    check(w, ledger(w) == w->made, "the server has decided %lld operations", (long long)ledger(w));
-    check(w, replicas_equal(w), "Ben and Cora have every pin and form that Ana made");
+    demo_check(w, ledger(w) == w->made, "the server has decided %lld operations",
+               (long long)ledger(w));
+    demo_check(w, replicas_equal(w), "Ben and Cora have every pin and form that Ana made");
     return true;
 }
 
@@ -164,17 +122,17 @@ static bool different_columns(demo_world *w) {
     if (!demo_app(w, BEN, 1, "UPDATE pins SET title = 'Zürich HB' WHERE id = 'tz-Europe/Zurich'") ||
         !demo_app(w, CORA, 1,
                   "UPDATE pins SET description = 'platform 3' WHERE id = 'tz-Europe/Zurich'") ||
-        !sync_all(w, order)) {
+        !demo_sync_all(w, order)) {
         return false;
     }
-    check(w,
-          text_everywhere(w,
-                          "SELECT title || ', ' || description FROM pins "
-                          "WHERE id = 'tz-Europe/Zurich'",
-                          "Zürich HB, platform 3"),
-          "both edits are on every replica: \"Zürich HB, platform 3\"");
-    check(w, demo_server_int(w, "SELECT count(*) FROM godwit_conflict") == conflicts,
-          "no conflict was recorded, there was none");
+    demo_check(w,
+               demo_text_everywhere(w,
+                                    "SELECT title || ', ' || description FROM pins "
+                                    "WHERE id = 'tz-Europe/Zurich'",
+                                    "Zürich HB, platform 3"),
+               "both edits are on every replica: \"Zürich HB, platform 3\"");
+    demo_check(w, demo_server_int(w, "SELECT count(*) FROM godwit_conflict") == conflicts,
+               "no conflict was recorded, there was none");
     return true;
 }
 
@@ -185,16 +143,18 @@ static bool same_column(demo_world *w) {
     if (!demo_app(w, ANA, 1, "UPDATE pins SET title = 'Roma' WHERE id = 'tz-Europe/Rome'") ||
         nanosleep(&moment, NULL) != 0 ||
         !demo_app(w, BEN, 1, "UPDATE pins SET title = 'Rom' WHERE id = 'tz-Europe/Rome'") ||
-        !sync_all(w, order)) {
+        !demo_sync_all(w, order)) {
         return false;
     }
-    check(w, text_everywhere(w, "SELECT title FROM pins WHERE id = 'tz-Europe/Rome'", "Rom"),
-          "policy lww: the later edit, Ben's \"Rom\", is on every replica");
+    demo_check(w,
+               demo_text_everywhere(w, "SELECT title FROM pins WHERE id = 'tz-Europe/Rome'", "Rom"),
+               "policy lww: the later edit, Ben's \"Rom\", is on every replica");
     demo_server_text(w,
                      "SELECT json_extract(ours, '$.title') || ' ' || kind || ' ' || winner FROM "
                      "godwit_conflict WHERE tbl = 'pins' AND pk = 'tz-Europe/Rome'",
                      loser, sizeof loser);
-    check(w, strcmp(loser, "Roma field theirs") == 0, "the ledger keeps the loser: Ana's \"Roma\"");
+    demo_check(w, strcmp(loser, "Roma field theirs") == 0,
+               "the ledger keeps the loser: Ana's \"Roma\"");
     return true;
 }
 
@@ -206,19 +166,19 @@ static bool one_transaction(demo_world *w) {
                   "INSERT INTO forms VALUES ('well-1-a', 'well-1', 'survey', 'depth 12 m');"
                   "INSERT INTO forms VALUES ('well-1-b', 'well-1', 'water', 'clear');"
                   "COMMIT;") ||
-        !sync_all(w, order)) {
+        !demo_sync_all(w, order)) {
         return false;
     }
-    check(w,
-          demo_server_int(w, "SELECT count(*) = 3 AND count(DISTINCT commit_seq) = 1 FROM "
-                             "godwit_change WHERE pk LIKE 'well-1%'") == 1,
-          "one commit on the server holds the pin and both forms");
-    check(w,
-          text_everywhere(w,
-                          "SELECT count(*) FROM forms JOIN pins ON pins.id = pin_id "
-                          "WHERE pins.id = 'well-1'",
-                          "2"),
-          "every device has all three rows");
+    demo_check(w,
+               demo_server_int(w, "SELECT count(*) = 3 AND count(DISTINCT commit_seq) = 1 FROM "
+                                  "godwit_change WHERE pk LIKE 'well-1%'") == 1,
+               "one commit on the server holds the pin and both forms");
+    demo_check(w,
+               demo_text_everywhere(w,
+                                    "SELECT count(*) FROM forms JOIN pins ON pins.id = pin_id "
+                                    "WHERE pins.id = 'well-1'",
+                                    "2"),
+               "every device has all three rows");
     return true;
 }
 
@@ -226,20 +186,21 @@ static bool delete_against_edit(demo_world *w) {
     static const int order[] = {BEN, ANA, CORA};
     if (!demo_app(w, ANA, 3, "DELETE FROM pins WHERE id = 'well-1'") || /* the forms cascade */
         !demo_app(w, BEN, 1, "UPDATE pins SET description = 'in use' WHERE id = 'well-1'") ||
-        !sync_all(w, order)) {
+        !demo_sync_all(w, order)) {
         return false;
     }
-    check(w,
-          text_everywhere(w,
-                          "SELECT description || ', ' || (SELECT count(*) FROM forms WHERE pin_id "
-                          "= 'well-1') || ' forms' FROM pins WHERE id = 'well-1'",
-                          "in use, 2 forms"),
-          "edit wins: the pin and its forms are back on Ana's device, with Ben's edit");
-    check(w,
-          demo_server_int(w,
-                          "SELECT count(*) FROM godwit_conflict WHERE kind = 'update_delete' AND "
-                          "pk = 'well-1'") == 1,
-          "the ledger says that Ana's delete was overruled");
+    demo_check(w,
+               demo_text_everywhere(
+                   w,
+                   "SELECT description || ', ' || (SELECT count(*) FROM forms WHERE pin_id "
+                   "= 'well-1') || ' forms' FROM pins WHERE id = 'well-1'",
+                   "in use, 2 forms"),
+               "edit wins: the pin and its forms are back on Ana's device, with Ben's edit");
+    demo_check(
+        w,
+        demo_server_int(w, "SELECT count(*) FROM godwit_conflict WHERE kind = 'update_delete' AND "
+                           "pk = 'well-1'") == 1,
+        "the ledger says that Ana's delete was overruled");
     return true;
 }
 
@@ -268,14 +229,14 @@ static bool device_killed(demo_world *w) {
         return false;
     }
     int64_t arrived = ledger(w) - before;
-    check(w, code == 128 + SIGKILL && arrived > 0 && arrived < edits,
-          "killed with %lld of %lld operations at the server, the last answer unread",
-          (long long)arrived, (long long)edits);
-    if (!sync_all(w, order)) {
+    demo_check(w, code == 128 + SIGKILL && arrived > 0 && arrived < edits,
+               "killed with %lld of %lld operations at the server, the last answer unread",
+               (long long)arrived, (long long)edits);
+    if (!demo_sync_all(w, order)) {
         return false;
     }
-    check(w, exactly_once(w, before, effects_before, edits) && pending(w, CORA) == 0,
-          "started again: all %lld there, each once", (long long)edits);
+    demo_check(w, exactly_once(w, before, effects_before, edits) && pending(w, CORA) == 0,
+               "started again: all %lld there, each once", (long long)edits);
     return true;
 }
 
@@ -298,15 +259,15 @@ static bool server_killed(demo_world *w) {
         return false;
     }
     int64_t committed = ledger(w) - before, waiting = pending(w, ANA);
-    check(w, committed == 25 && waiting == 25,
-          "the server had committed %lld operations; Ana does not know, %lld are pending",
-          (long long)committed, (long long)waiting);
-    check(w, code == CLI_UNREACHABLE, "her sync exits with %d", code);
-    if (!demo_server_start(w) || !sync_all(w, order)) {
+    demo_check(w, committed == 25 && waiting == 25,
+               "the server had committed %lld operations; Ana does not know, %lld are pending",
+               (long long)committed, (long long)waiting);
+    demo_check(w, code == CLI_UNREACHABLE, "her sync exits with %d", code);
+    if (!demo_server_start(w) || !demo_sync_all(w, order)) {
         return false;
     }
-    check(w, exactly_once(w, before, effects_before, 25) && pending(w, ANA) == 0,
-          "after a restart she sends them again: known already, none applied twice");
+    demo_check(w, exactly_once(w, before, effects_before, 25) && pending(w, ANA) == 0,
+               "after a restart she sends them again: known already, none applied twice");
     return true;
 }
 
@@ -328,21 +289,21 @@ static bool sent_twice(demo_world *w) {
             return false;
         }
     }
-    bool ok = sync_all(w, order);
+    bool ok = demo_sync_all(w, order);
     int doubled = demo_proxy_doubled(w);
     demo_proxy_pass(w);
     if (!ok) {
         return false;
     }
-    check(w, doubled > 0 && exactly_once(w, before, effects_before, 33),
-          "%d requests sent twice, 33 operations applied once", doubled);
-    check(w, replicas_equal(w), "all replicas agree");
+    demo_check(w, doubled > 0 && exactly_once(w, before, effects_before, 33),
+               "%d requests sent twice, 33 operations applied once", doubled);
+    demo_check(w, replicas_equal(w), "all replicas agree");
     return true;
 }
 
 static bool graceful_end(demo_world *w) {
     int code = demo_server_stop(w);
-    check(w, code == 0, "asked to stop, the server finishes its work and exits with %d", code);
+    demo_check(w, code == 0, "asked to stop, the server finishes its work and exits with %d", code);
     return true;
 }
 
@@ -364,6 +325,9 @@ static const demo_step steps[] = {
     {"The server dies", "It is killed after it has committed and before it has answered Ana.",
      server_killed},
     {"Every request twice", "The proxy repeats whatever the devices send.", sent_twice},
+    {"A change the server refuses",
+     "Ana adds a pin with a form that names a pin nobody has, in one transaction; and goes on.",
+     demo_refused},
     {"The end", "The server is told to stop.", graceful_end},
 };
 
@@ -408,14 +372,16 @@ static void summary(demo_world *w) {
     cli_table_printf(&t, "%lld", (long long)w->made);
     cli_table_printf(&t, "%lld", (long long)applied);
     cli_table_printf(&t, "%lld", (long long)(rows - distinct + w->doubled));
-    cli_table_printf(&t, "%lld", (long long)(w->made - distinct));
+    cli_table_printf(&t, "%lld", (long long)(w->made + w->refused - distinct));
     putchar('\n');
     cli_table_print(&t, stdout);
     cli_table_deinit(&t);
     putchar('\n');
-    check(w, replicas_equal(w), "all four replicas hold the same rows");
-    check(w, applied == w->made && rows == distinct && distinct == w->made && w->doubled == 0,
-          "every operation took effect exactly once");
+    demo_check(w, replicas_equal(w), "all four replicas hold the same rows");
+    demo_check(w,
+               applied == w->made && rows == distinct && distinct == w->made + w->refused &&
+                   w->doubled == 0,
+               "every operation took effect exactly once");
 }
 
 static void tell(demo_world *w, bool keep_going) {
@@ -427,11 +393,11 @@ static void tell(demo_world *w, bool keep_going) {
         int failed_before = w->failed;
         bool done = s->run(w);
         if (interrupted) {
-            check(w, false, "interrupted");
+            demo_check(w, false, "interrupted");
             return;
         }
         if (!done) {
-            check(w, false, "%s", w->why[0] ? w->why : "this step could not be carried out");
+            demo_check(w, false, "%s", w->why[0] ? w->why : "this step could not be carried out");
             return;
         }
         if (w->failed > failed_before && !keep_going) {
@@ -457,7 +423,7 @@ int cli_demo(int argc, char **argv) {
         printf("Godwit demo: one server, three devices, real processes in %s\n", w.dir);
         tell(&w, keep_going);
     } else {
-        check(&w, false, "%s", w.why);
+        demo_check(&w, false, "%s", w.why);
     }
     demo_world_end(&w);
     printf("\n%d checks, %d failed, %.1f s\n", w.checks, w.failed,

@@ -12,7 +12,7 @@
 #include "core/bytes.h"
 #include "db/sqlite.h"
 
-#define DEMO_DEVICES 3
+enum { ANA, BEN, CORA, DEMO_DEVICES };
 #define DEMO_SCOPE   "field-team"
 #define DEMO_WAIT_MS 20000 /* the longest wait for any one thing */
 
@@ -31,6 +31,7 @@ typedef struct {
     pid_t server, proxy;
     int proxy_control;
     int64_t made;    /* changes of rows the demo committed, counted by itself */
+    int64_t refused; /* operations the server refused, each made again in another form */
     int64_t doubled; /* changes in the server's feed beyond those made, where it was tempted */
     int checks, failed;
     char why[512]; /* last reason something could not be done */
@@ -75,6 +76,19 @@ bool demo_proxy_wait_held(demo_world *w) MUST_USE;
 void demo_proxy_drop(demo_world *w);
 /* Requests doubled since demo_proxy_twice. */
 int demo_proxy_doubled(demo_world *w);
+
+/* ---- demo_checks.c ---- */
+
+/* Prints what was claimed with a tick or a cross, and counts it. */
+void demo_check(demo_world *w, bool ok, const char *format, ...) PRINTF_LIKE(3, 4);
+/* Syncs in the order given until nothing is new. order: [DEMO_DEVICES] */
+bool demo_sync_all(demo_world *w, const int *order) MUST_USE;
+/* The query gives the same text on every device and on the server. */
+bool demo_text_everywhere(demo_world *w, const char *sql, const char *expected) MUST_USE;
+
+/* ---- demo_repair.c: a step ---- */
+
+bool demo_refused(demo_world *w) MUST_USE;
 
 /* ---- demo_data.c: SQL on the databases ---- */
 
