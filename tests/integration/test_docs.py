@@ -116,7 +116,7 @@ def test_every_function_and_view_is_documented():
 
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "STYLE.md", "CONTRIBUTING.md", "SECURITY.md",
                                   "CHANGELOG.md", "docs/protocol.md", "docs/configuration.md", "docs/limits.md",
-                                  "docs/sql.md"])
+                                  "docs/sql.md", "docs/recovery.md"])
 def test_links_lead_somewhere(name):
     with open(os.path.join(ROOT, name), encoding="utf-8") as stream:
         text = stream.read()
@@ -159,3 +159,12 @@ def test_every_problem_is_documented():
     assert len(found) > 10
     for name in sorted(found):
         assert f"`{name}`" in text, name
+
+
+def test_recovery_runs(tmp_path):
+    script = "trap 'kill %1 2>/dev/null' EXIT\n" + "".join(t for k, t in blocks("docs/recovery.md") if k == "sh")
+    os.symlink(os.path.join(BUILD, "godwit.so"), tmp_path / "godwit.so")
+    done = run(script.replace(".load godwit", ".load ./godwit"), tmp_path, f"http://127.0.0.1:{free_port()}")
+    assert "check-failed" in done.stdout and "superseded" in done.stdout
+    with open(tmp_path / "everything.ndjson", encoding="utf-8") as stream:
+        assert stream.read() == "", "nothing is left to be done"
