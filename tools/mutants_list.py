@@ -46,6 +46,9 @@ MUTANTS = [
     {"guarantee": 3, "name": "refused group not undone", "file": "src/core/decide.c",
      "old": "    decide_undo(w);\n    w->conflict_count = 0;", "new": "    w->conflict_count = 0;",
      "tests": [GUARANTEE + "3_a_refused_group_leaves_nothing_to_the_next"]},
+    {"guarantee": 3, "name": "a repaired transaction falls apart", "file": "src/client/repair.c",
+     "old": "if (status == GODWIT_OK && group->count > 1) {", "new": "if (status == GODWIT_OK && group->count > 1000000) {",
+     "tests": ["test_recovery.py::test_what_waits_survives_a_killed_process"]},
     # 4: concurrent edits
     {"guarantee": 4, "name": "nothing is ever concurrent", "file": "src/core/merge.c",
      "old": "return meta->ver > eff_base && !own;", "new": "return meta->ver > eff_base && !own && seq < 0;",
@@ -86,4 +89,7 @@ MUTANTS = [
     {"guarantee": 2, "name": "no turns between processes", "file": "src/client/lease.c",
      "old": "h.until > client_wall_ms(g) && alive(h.pid, h.started)", "new": "h.until > client_wall_ms(g) && alive(h.pid, h.started) && h.pid == 0",
      "tests": ["test_running.py::test_a_killed_holder_is_not_waited_for"]},
+    {"guarantee": 6, "name": "what was held back stays behind", "file": "src/client/repair.c",
+     "old": "if (!group->chosen && group->held_back) {", "new": "if (!group->chosen && group->held_back && i > 1000000) {",
+     "tests": ["test_recovery.py::test_two_hundred_poison_operations_among_ten_thousand"]},
 ]

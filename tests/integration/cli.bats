@@ -489,7 +489,7 @@ verbs="serve token init track untrack sync status queue conflicts history doctor
     mkdir stage
     run --separate-stderr env TMPDIR="$PWD/stage" godwit demo
     [ "$status" -eq 0 ]
-    [[ "$output" == *"22 checks, 0 failed"* ]]
+    [[ "$output" == *" checks, 0 failed"* ]]
     [[ "$output" =~ "OPERATIONS MADE" ]]
     [ -z "$(ls -A stage)" ]
 }

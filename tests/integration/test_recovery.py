@@ -102,3 +102,5 @@ def test_what_waits_survives_a_killed_process(world):
     assert a.one("SELECT outcome FROM godwit_receipts WHERE id = ?", new) == "applied"
     assert_converged(server, [a])
     assert server.query("SELECT count(*) FROM forms") == [(1,)]
+    assert server.query("SELECT count(DISTINCT commit_seq), count(*) FROM godwit_change WHERE tbl IN ('pins', 'forms')"
+                        ) == [(1, 2)], "what was one transaction came back as one"
