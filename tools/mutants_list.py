@@ -23,9 +23,9 @@ MUTANTS = [
      "old": "        if (idem.found) {\n            known++;", "new": "        if (idem.found && known > count) {\n            known++;",
      "tests": [GUARANTEE + "2_tools_without_a_stream"]},
     {"guarantee": 2, "name": "silence taken as success", "file": "src/client/sync.c",
-     "old": "        w->exchange(w->context, &request, &answer);\n",
-     "new": "        w->exchange(w->context, &request, &answer);\n        if (answer.status == 0) {\n"
-            "            status = db_exec(&g->db, \"UPDATE godwit_op SET state = 'retired' WHERE state = 'pending'\");\n        }\n",
+     "old": "    godwit_status status = sync_exchange(g, &call, &answer);\n",
+     "new": "    godwit_status status = sync_exchange(g, &call, &answer);\n    if (status == GODWIT_OK && answer.status == 0) {\n"
+            "        status = db_exec(&g->db, \"UPDATE godwit_op SET state = 'retired' WHERE state = 'pending'\");\n    }\n",
      "tests": ["test_bad_input.py::test_a_broken_answer_changes_nothing", GUARANTEE + "2_answers_lost"], "sample": True},
     {"guarantee": 2, "name": "a fork goes unnoticed", "file": "src/core/decide.c",
      "old": "        return STREAM_FORKED;\n    }\n    return resent_forked(device, request, by_seq) ? STREAM_FORKED : STREAM_OK;",
@@ -78,9 +78,9 @@ MUTANTS = [
      "tests": [GUARANTEE + "5_all_replicas_converge", SPINE + "test_offline_edits_reach_everybody"]},
     # 7: no local transaction spans a request
     {"guarantee": 7, "name": "transaction around a request", "file": "src/client/sync.c",
-     "old": "        w->exchange(w->context, &request, &answer);\n",
-     "new": "        status = db_exec(&g->db, \"BEGIN IMMEDIATE\");\n        w->exchange(w->context, &request, &answer);\n"
-            "        status = db_exec(&g->db, \"COMMIT\");\n",
+     "old": "    godwit_status status = sync_exchange(g, &call, &answer);\n",
+     "new": "    godwit_status status = db_exec(&g->db, \"BEGIN IMMEDIATE\");\n    status = sync_exchange(g, &call, &answer);\n"
+            "    status = db_exec(&g->db, \"COMMIT\") == GODWIT_OK ? status : GODWIT_IO;\n",
      "tests": [GUARANTEE + "7_writes_go_on_during_a_request"], "sample": True},
     # the thread in the background
     {"guarantee": 7, "name": "a stop waits for the network", "file": "src/client/runner.c",
