@@ -199,7 +199,8 @@ GODWIT_API godwit_status godwit_events_done(godwit *g, int64_t seq) GODWIT_MUST_
 /* Decides a conflict of the ledger (view godwit_conflicts, state open or auto). choice: "mine" = the values
  * of the operation that met the conflict (`ours` of the record), whichever device it came from; "theirs" =
  * what the server had then (`theirs`; where the record has none, the row as it is); or a JSON object of
- * column -> value, {} = the row as it is. Where a side had deleted the row, choosing it deletes the row.
+ * column -> value, {} = the row as it is. Where a side had deleted the row, choosing it deletes the row;
+ * where a side has the whole row and it is gone, choosing it inserts it.
  * Writes the application's table like the application would, in its transaction if one is open, and queues
  * one operation that says all chosen columns and closes the conflict, also where nothing changes; the
  * ledgers of all devices say resolved once the server has applied it. new_id: 37 bytes or NULL, receives
@@ -207,6 +208,13 @@ GODWIT_API godwit_status godwit_events_done(godwit *g, int64_t seq) GODWIT_MUST_
  * conflict; row or table gone), MISUSE (resolved already), INVALID, CONSTRAINT (the table refuses). */
 GODWIT_API godwit_status godwit_resolve(godwit *g, const char *conflict_id, const char *choice,
                                         char new_id[37]) GODWIT_MUST_USE;
+/* Takes back what a policy decided (state auto): the side that lost becomes the row's state again, as
+ * an ordinary operation; the ledgers of all devices then say reverted. What lost may be values, a
+ * deletion (the row is deleted), a deleted row (it is inserted again), or an operation that a
+ * constraint refused (it is tried again). NOT_FOUND, CONSTRAINT, new_id as for godwit_resolve. MISUSE:
+ * the entry waits for a decision or was decided by a person already, or the row has been changed since. */
+GODWIT_API godwit_status godwit_revert(godwit *g, const char *conflict_id,
+                                       char new_id[37]) GODWIT_MUST_USE;
 
 /* ---- Syncing ---- */
 

@@ -152,7 +152,10 @@ godwit_status relog_find(godwit *g, const relog_change *change, int64_t after, i
         status = db_bind_int(d, stmt, 2, t->tbl);
     }
     if (status == GODWIT_OK) {
-        status = db_bind_int(d, stmt, 3, change->kind == OP_DELETE ? 3 : 2);
+        status = db_bind_int(d, stmt, 3,
+                             change->kind == OP_DELETE   ? 3
+                             : change->kind == OP_CREATE ? 1
+                                                         : 2);
     }
     for (size_t i = 0; i < t->shape.key_count && status == GODWIT_OK; i++) {
         status = db_bind_value(d, stmt, (int)i + 4, &change->key[i]);

@@ -15,7 +15,7 @@ typedef struct {
 /* Appends the change. The log is wide enough for every tracked table. */
 godwit_status relog_write(godwit *g, const relog_change *change) MUST_USE;
 
-/* The first captured update or delete of the row behind lsn `after`. *lsn 0: none. *captured:
+/* The first captured change of the row, of change->kind, behind lsn `after`. *lsn 0: none. *captured:
  * columns it is about, [data_count]. */
 godwit_status relog_find(godwit *g, const relog_change *change, int64_t after, int64_t *lsn,
                          bool *captured) MUST_USE;

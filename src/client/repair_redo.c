@@ -6,7 +6,7 @@
 
 typedef struct {
     op_kind kind;
-    slice entity_id, payload, resolves;
+    slice entity_id, payload, base, resolves; /* base empty: the payload is a new one */
     const client_table *t;
 } content;
 
@@ -15,7 +15,7 @@ static godwit_status load_content(settle *s, const letter *l, content *out) {
     bool row = false;
     memset(out, 0, sizeof *out);
     godwit_status status = db_prepare(
-        s->d, "SELECT operation, entity_id, payload, resolves FROM godwit_op WHERE lsn = ?1",
+        s->d, "SELECT operation, entity_id, payload, resolves, base FROM godwit_op WHERE lsn = ?1",
         &stmt);
     if (status == GODWIT_OK) {
         status = db_bind_int(s->d, stmt, 1, l->lsn);
@@ -27,6 +27,9 @@ static godwit_status load_content(settle *s, const letter *l, content *out) {
         out->kind = op_kind_parse(db_column_slice(stmt, 0));
         out->entity_id = arena_copy(&s->a, db_column_slice(stmt, 1));
         out->payload = l->payload.ptr ? l->payload : arena_copy(&s->a, db_column_slice(stmt, 2));
+        if (!l->payload.ptr) {
+            out->base = arena_copy(&s->a, db_column_slice(stmt, 4));
+        }
         slice resolves = db_column_slice(stmt, 3);
         out->resolves = resolves.ptr ? arena_copy(&s->a, resolves) : resolves;
         out->t = client_table_by_number(s->g, l->tbl);
@@ -82,8 +85,14 @@ static godwit_status make_images(settle *s, const content *c, const place *at, r
         status = image_copy(&s->a, c->t, &at->local, next);
     }
     if (status == GODWIT_OK) {
-        overlay_op again = {.kind = c->kind, .payload = c->payload};
+        overlay_op again = {.kind = c->kind, .payload = c->payload, .base = c->base};
         status = image_redo(&s->a, at->table, &again, next);
+    }
+    /* of a counter or a set the same change, not the same value */
+    for (size_t i = 0; status == GODWIT_OK && c->t->types && i < c->t->data_count; i++) {
+        if (given->known[i] && next->known[i]) {
+            given->values[i] = next->values[i];
+        }
     }
     return status;
 }

@@ -239,6 +239,7 @@ static godwit_status write_op(push_builder *b) {
                   .rekeyed = sqlite3_column_int(q, AT_REKEYED) != 0,
                   .resolves = db_column_slice(q, AT_RESOLVES),
                   .schema = sqlite3_column_int64(q, AT_SCHEMA)};
+    op.reverts = resolve_is_revert(&op.resolves);
     slice key = db_column_slice(q, AT_KEY);
     op_state state = OP_PENDING;
     if (key.len != SHA256_BYTES || !op_state_parse(db_column_slice(q, AT_STATE), &state)) {

@@ -1,4 +1,4 @@
-/* godwit_resolve: a person decides a conflict.
+/* godwit_resolve, godwit_revert: a person decides a conflict, or takes back what a policy decided.
  *
  * The decision is an ordinary change of the application's row, made through SQL so that the
  * triggers capture it, and a hint that this change resolves the conflict. Columns that were chosen
@@ -18,8 +18,21 @@ typedef struct {
     value key[KEY_COLUMNS_MAX];
     row_image before, after;
     row_image chosen; /* known: the columns chosen; present: false = the row shall be gone */
+    bool whole;       /* they make a row by themselves */
+    bool reverts;
     int64_t lsn;
 } resolution;
+
+#define REVERT "revert "
+
+bool resolve_is_revert(slice *text) {
+    size_t len = sizeof REVERT - 1;
+    if (text->len <= len || memcmp(text->ptr, REVERT, len) != 0) {
+        return false;
+    }
+    *text = (slice){text->ptr + len, text->len - len};
+    return true;
+}
 
 /* ---- The record ---- */
 
@@ -66,6 +79,12 @@ static godwit_status load_record(resolution *r, slice id) {
         status = a->failed ? GODWIT_NOMEM : GODWIT_OK;
     }
     db_done(r->s.d, stmt);
+    if (status == GODWIT_OK && r->reverts && slice_is(state, "open")) {
+        return client_fail(g, GODWIT_MISUSE,
+                           "conflict " SLICE_FMT " waits for a decision: resolve it, there is"
+                           " nothing to take back",
+                           SLICE_ARG(r->id));
+    }
     if (status == GODWIT_OK && !slice_is(state, "open") && !slice_is(state, "auto")) {
         return client_fail(g, GODWIT_MISUSE, "conflict " SLICE_FMT " is " SLICE_FMT " already",
                            SLICE_ARG(r->id), SLICE_ARG(state));
@@ -105,8 +124,20 @@ static godwit_status load_row(resolution *r) {
 
 /* The side of the record that was a delete has no values. */
 static bool side_deleted(const resolution *r, bool mine) {
-    return mine ? slice_is(r->kind, "update_delete")
+    slice operation = {0};
+    bool deletes =
+        json_text(json_get(r->record, "operation"), &operation) && slice_is(operation, "delete");
+    return mine ? deletes || slice_is(r->kind, "update_delete")
                 : slice_is(r->kind, "delete_update") || slice_is(r->kind, "delete_create");
+}
+
+/* A side that says enough to make the row again where it is gone. */
+static bool side_whole(const resolution *r, bool mine) {
+    slice operation = {0};
+    bool creates =
+        json_text(json_get(r->record, "operation"), &operation) && slice_is(operation, "create");
+    return mine ? creates || slice_is(r->kind, "delete_update")
+                : slice_is(r->kind, "update_delete");
 }
 
 static godwit_status choose_side(resolution *r, bool mine) {
@@ -115,6 +146,7 @@ static godwit_status choose_side(resolution *r, bool mine) {
         r->chosen.present = false;
         return GODWIT_OK;
     }
+    r->whole = side_whole(r, mine);
     if (json_is(values, JSON_OBJECT)) {
         return image_set(&r->s.a, r->table, values, &r->chosen);
     }
@@ -172,11 +204,48 @@ static bool chooses_columns(const resolution *r) {
     return false;
 }
 
+/* Nobody has touched since what the policy decided about: else taking it back would take that away,
+ * too. */
+static godwit_status check_untouched(resolution *r, bool ours_won) {
+    const json *chosen = json_get(r->record, "chosen");
+    row_image then = {0};
+    godwit_status status = image_copy(&r->s.a, r->t, &r->before, &then);
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    memset(then.known, 0, r->t->data_count * sizeof *then.known);
+    then.present = !side_deleted(r, ours_won);
+    if (then.present && !json_is(chosen, JSON_OBJECT)) {
+        return GODWIT_OK; /* nothing of the operation was taken */
+    }
+    if (then.present) {
+        status = image_set(&r->s.a, r->table, chosen, &then);
+    }
+    if (status == GODWIT_OK && !image_equal(r->t, &then, &r->before)) {
+        return client_fail(r->s.g, GODWIT_MISUSE,
+                           "the row has been changed since conflict " SLICE_FMT
+                           " was decided: look at it, then resolve with mine, theirs or values",
+                           SLICE_ARG(r->id));
+    }
+    return status;
+}
+
+/* choice ptr NULL: the side that lost. */
 static godwit_status choose(resolution *r, slice choice) {
-    bool mine = slice_is(choice, "mine");
-    godwit_status status =
-        mine || slice_is(choice, "theirs") ? choose_side(r, mine) : choose_values(r, choice);
-    if (status == GODWIT_OK && r->chosen.present && !r->before.present && chooses_columns(r)) {
+    slice winner = {0};
+    bool mine = slice_is(choice, "mine"), side = mine || slice_is(choice, "theirs");
+    godwit_status status = GODWIT_OK;
+    if (r->reverts) {
+        (void)json_text(json_get(r->record, "winner"), &winner);
+        mine = !slice_is(winner, "ours");
+        side = true;
+        status = check_untouched(r, !mine);
+    }
+    if (status == GODWIT_OK) {
+        status = side ? choose_side(r, mine) : choose_values(r, choice);
+    }
+    if (status == GODWIT_OK && r->chosen.present && !r->before.present && !r->whole &&
+        chooses_columns(r)) {
         return client_fail(r->s.g, GODWIT_NOT_FOUND,
                            "the row of conflict " SLICE_FMT
                            " is gone: insert it again, or leave it so with the choice {}",
@@ -190,7 +259,7 @@ static godwit_status choose(resolution *r, slice choice) {
 static godwit_status write_row(resolution *r) {
     const client_table *t = r->t;
     row_image next;
-    if (!r->before.present) {
+    if (!r->before.present && !(r->whole && r->chosen.present)) {
         return GODWIT_OK;
     }
     godwit_status status = image_copy(&r->s.a, t, &r->before, &next);
@@ -230,7 +299,9 @@ static godwit_status capture(resolution *r, int64_t after_lsn) {
     row_image told = r->after;
     relog_change change = {.t = t,
                            .key = r->key,
-                           .kind = r->chosen.present ? OP_UPDATE : OP_DELETE,
+                           .kind = !r->chosen.present   ? OP_DELETE
+                                   : !r->before.present ? OP_CREATE
+                                                        : OP_UPDATE,
                            .now = &told,
                            .old = &r->after,
                            .now_ms = client_wall_ms(g)};
@@ -238,7 +309,7 @@ static godwit_status capture(resolution *r, int64_t after_lsn) {
         return GODWIT_NOMEM;
     }
     godwit_status status = relog_find(g, &change, after_lsn, &r->lsn, columns);
-    if (status == GODWIT_OK && r->lsn && r->chosen.present) {
+    if (status == GODWIT_OK && r->lsn && change.kind == OP_UPDATE) {
         for (size_t i = 0; i < t->data_count; i++) {
             columns[i] = r->chosen.known[i] && !columns[i];
         }
@@ -282,16 +353,17 @@ static godwit_status decide(resolution *r, slice id, slice choice) {
     }
     if (status == GODWIT_OK) {
         status = db_run(r->s.d,
-                        "INSERT INTO godwit_hint (lsn, resolves) VALUES (?1, ?2) ON CONFLICT (lsn)"
-                        " DO UPDATE SET resolves = excluded.resolves",
-                        "is", r->lsn, r->id);
+                        "INSERT INTO godwit_hint (lsn, resolves) VALUES (?1, ?3 || ?2) ON CONFLICT"
+                        " (lsn) DO UPDATE SET resolves = excluded.resolves",
+                        "iss", r->lsn, r->id, r->reverts ? SLICE(REVERT) : SLICE(""));
     }
     return status;
 }
 
+/* choice ptr NULL: revert. */
 static godwit_status resolve(godwit *g, slice id, slice choice, char new_id[37]) {
     slice lineage = {0};
-    resolution r = {.s = {.g = g, .d = &g->db}};
+    resolution r = {.s = {.g = g, .d = &g->db}, .reverts = !choice.ptr};
     arena_init(&r.s.a, g->allocator, 0);
     r.s.tables = ARENA_ARRAY(&r.s.a, apply_table *, g->registry.count + 1);
     godwit_status status =
@@ -327,5 +399,18 @@ godwit_status godwit_resolve(godwit *g, const char *conflict_id, const char *cho
     godwit_status status = client_enter(g);
     return status == GODWIT_OK
                ? client_leave(g, resolve(g, slice_of(conflict_id), slice_of(choice), new_id))
+               : status;
+}
+
+godwit_status godwit_revert(godwit *g, const char *conflict_id, char new_id[37]) {
+    if (new_id) {
+        new_id[0] = 0;
+    }
+    if (!conflict_id) {
+        return GODWIT_MISUSE;
+    }
+    godwit_status status = client_enter(g);
+    return status == GODWIT_OK
+               ? client_leave(g, resolve(g, slice_of(conflict_id), (slice){0}, new_id))
                : status;
 }

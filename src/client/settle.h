@@ -186,6 +186,10 @@ godwit_status settle_swap(settle *s) MUST_USE;
 godwit_status settle_check_parents(settle *s) MUST_USE;
 godwit_status settle_remember(settle *s) MUST_USE;
 
+/* ---- resolve.c ---- */
+/* Columns `resolves` hold a conflict's id, or "revert " and the id: then the text is cut to the id. */
+bool resolve_is_revert(slice *text);
+
 /* ---- settle.c: the frame, used by quarantine.c and bootstrap.c too ---- */
 godwit_status settle_open(settle *s, godwit *g, slice scope) MUST_USE; /* begins the transaction */
 /* Cascade, images, writing; then commits when status is OK, else rolls back. Returns the final

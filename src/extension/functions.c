@@ -191,6 +191,15 @@ static void leave_with_id(sqlite3_context *context, godwit *g, godwit_status sta
     }
 }
 
+static void call_revert(sqlite3_context *context, int argc, sqlite3_value **argv) {
+    char id[37] = "";
+    godwit *g = extension_handle(context, false);
+    if (g) {
+        godwit_status status = godwit_revert(g, extension_text(argc, argv, 0), id);
+        leave_with_id(context, g, status, id);
+    }
+}
+
 static void call_resolve(sqlite3_context *context, int argc, sqlite3_value **argv) {
     char id[37] = "";
     godwit *g = extension_handle(context, false);
@@ -360,6 +369,7 @@ int functions_register(sqlite3 *connection, extension *e) {
         {"godwit_migrate", 1, SQLITE_DIRECTONLY, call_migrate},
         {"godwit_enqueue", -1, SQLITE_DIRECTONLY, call_enqueue},
         {"godwit_resolve", 2, SQLITE_DIRECTONLY, call_resolve},
+        {"godwit_revert", 1, SQLITE_DIRECTONLY, call_revert},
         {"godwit_sync", -1, SQLITE_DIRECTONLY, call_sync},
         {"godwit_next", 0, SQLITE_DIRECTONLY, call_next},
         {"godwit_feed", -1, SQLITE_DIRECTONLY, call_feed},
