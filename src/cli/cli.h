@@ -129,7 +129,8 @@ int cli_open(const char *path, cli_open_mode mode, const godwit_host *host, godw
 /* Explains a failed call on an open handle ("doing: message"); the exit code. */
 int cli_explain(godwit *g, const char *path, const char *doing, godwit_status status);
 /* The same with the message at hand. */
-int cli_explain_text(const char *path, const char *doing, godwit_status status, const char *message);
+int cli_explain_text(const char *path, const char *doing, godwit_status status,
+                     const char *message);
 int cli_exit_code(godwit_status status);
 /* A setting stored by init, copied into `a`; ptr NULL when absent. */
 slice cli_setting(godwit *g, arena *a, const char *key);
@@ -148,6 +149,14 @@ int cli_remote_of(godwit *g, arena *a, cli_remote *out);
 /* GET path?query. path_and_query begins with "/". On success *body (in `a`) is the answer of a 2xx;
  * anything else is explained on stderr. */
 int cli_get(const cli_remote *remote, arena *a, const char *path_and_query, slice *body);
+/* A list that comes in pages, as one array. member: its name in the answers; limit: 0 = all; id:
+ * only the item of this id, NULL = every one. */
+typedef struct {
+    const char *member, *id;
+    int64_t limit;
+} cli_list;
+int cli_get_list(const cli_remote *remote, arena *a, const char *path_and_query,
+                 const cli_list *list, const struct json **out);
 /* Appends `name=value` percent-encoded, with '?' or '&' as needed. */
 void cli_query_add(bytes *path, const char *name, slice value);
 

@@ -7,6 +7,7 @@ static const char help[] =
     "Usage: godwit conflicts APP.db [list] [--state S] [--limit N] [--json]\n"
     "       godwit conflicts APP.db show ID [--json]\n"
     "       godwit conflicts APP.db resolve ID mine|theirs|JSON\n"
+    "       godwit conflicts APP.db revert ID\n"
     "       godwit conflicts --url URL --token-file F [--scope S] [list|show ID] [OPTIONS]\n\n"
     "Lists the conflict ledger: every decision that did not keep a value. With APP.db it shows "
     "what\n"
@@ -16,9 +17,13 @@ static const char help[] =
     "the operation that met the conflict, 'theirs' = what the server had then, JSON = an object "
     "of\n"
     "columns, '{}' = the row as it is.\n\n"
+    "revert takes back what a policy decided: the side that lost becomes the row's state again, as "
+    "a\n"
+    "change that 'godwit sync' sends. It refuses where the row has been changed since.\n\n"
     "Options:\n"
-    "  --state S       only 'auto' (decided by policy), 'open' (waiting for a person) or "
+    "  --state S       only 'auto' (decided by policy), 'open' (waiting for a person), "
     "'resolved'\n"
+    "                  or 'reverted'\n"
     "  --limit N       at most N rows (default 50, 0 = all)\n"
     "  --url URL       ask this server\n"
     "  --token-file F  file with the bearer token for it\n"
@@ -28,6 +33,7 @@ static const char help[] =
     "  godwit conflicts app.db\n"
     "  godwit conflicts app.db show c-4-0\n"
     "  godwit conflicts app.db resolve c-4-0 mine && godwit sync app.db\n"
+    "  godwit conflicts app.db revert c-7-0 && godwit sync app.db\n"
     "  godwit conflicts app.db resolve c-4-0 '{\"title\":\"Village well\"}'\n"
     "  godwit conflicts --url http://127.0.0.1:8787 --token-file token list --state open\n";
 
@@ -41,7 +47,7 @@ static const char help[] =
     "state, at, body AS \"body:json\" FROM godwit_conflicts WHERE conflict_id = ?1"
 
 typedef struct {
-    bool as_json;
+    bool as_json, revert;
     int64_t limit;
     const char *state, *id; /* id: of show and resolve, NULL for list */
     const char *choice;     /* of resolve */
@@ -78,27 +84,17 @@ static int resolve(const char *path, const conflicts_request *r) {
     char id[37];
     int code = cli_open(path, CLI_OPEN_TRACKED, NULL, &g);
     if (code == CLI_GO) {
-        godwit_status status = godwit_resolve(g, r->id, r->choice, id);
+        godwit_status status =
+            r->revert ? godwit_revert(g, r->id, id) : godwit_resolve(g, r->id, r->choice, id);
         if (status == GODWIT_OK) {
             printf("%s\n", id);
             code = CLI_OK;
         } else {
-            code = cli_explain(g, path, "resolving", status);
+            code = cli_explain(g, path, r->revert ? "reverting" : "resolving", status);
         }
     }
     godwit_close(g);
     return code;
-}
-
-static int show_item(const json *items, const conflicts_request *r) {
-    slice id = {0};
-    const json *item = json_first(items);
-    for (uint32_t i = 0; item && i < items->count; i++, item = json_after(item)) {
-        if (json_text(json_get(item, "id"), &id) && slice_is(id, r->id)) {
-            return r->as_json ? cli_print_slice(item->u.s) : cli_print_object(item);
-        }
-    }
-    return cli_fail("no conflict '%s' among the newest the server lists", r->id);
 }
 
 static int remote(const conflicts_request *r) {
@@ -107,8 +103,7 @@ static int remote(const conflicts_request *r) {
     cli_remote server = {.url = slice_of(r->url), .token = slice_of(r->token)};
     arena a;
     bytes path;
-    slice body = {0};
-    const json *root = NULL;
+    const json *items = NULL;
     int code = CLI_GO;
     arena_init(&a, NULL, 0);
     bytes_init(&path, NULL, 0);
@@ -122,18 +117,19 @@ static int remote(const conflicts_request *r) {
     if (r->token_file) {
         code = cli_token_file(&a, r->token_file, &server.token);
     }
+    const cli_list list = {"conflicts", r->id, r->id ? 1 : r->limit};
+    const cli_rows_options rows = {r->as_json, r->limit, none};
     if (code == CLI_GO) {
-        code = path.failed ? cli_fail("out of memory") : cli_get(&server, &a, path.ptr, &body);
+        code = path.failed ? cli_fail("out of memory")
+                           : cli_get_list(&server, &a, path.ptr, &list, &items);
     }
-    if (code == CLI_GO && (json_parse(&a, body, &root, NULL) != GODWIT_OK ||
-                           !json_is(json_get(root, "conflicts"), JSON_ARRAY))) {
-        code = cli_fail("%s: the answer is not what a Godwit server gives", r->url);
-    }
-    if (code == CLI_GO) {
-        const json *items = json_get(root, "conflicts");
-        const cli_rows_options options = {r->as_json, r->limit, none};
-        code =
-            r->id ? show_item(items, r) : cli_print_items(items, names, COUNT_OF(names), &options);
+    if (code == CLI_GO && !r->id) {
+        code = cli_print_items(items, names, COUNT_OF(names), &rows);
+    } else if (code == CLI_GO && items->count == 0) {
+        code = cli_fail("the server has no conflict '%s'", r->id);
+    } else if (code == CLI_GO) {
+        const json *item = json_first(items);
+        code = r->as_json ? cli_print_slice(item->u.s) : cli_print_object(item);
     }
     bytes_deinit(&path);
     arena_deinit(&a);
@@ -141,7 +137,7 @@ static int remote(const conflicts_request *r) {
 }
 
 int cli_conflicts(int argc, char **argv) {
-    static const char *const actions[] = {"list", "show", "resolve"};
+    static const char *const actions[] = {"list", "show", "resolve", "revert"};
     conflicts_request r = {.limit = 50};
     const cli_option options[] = {
         {.name = "--json", .flag = &r.as_json}, {.name = "--limit", .number = &r.limit},
@@ -170,18 +166,22 @@ int cli_conflicts(int argc, char **argv) {
     if (code != CLI_GO) {
         return code;
     }
-    int wanted = strcmp(action, "show") == 0 ? 3 : strcmp(action, "resolve") == 0 ? 4 : 2;
-    if (wanted == 4 && r.url) {
-        return cli_usage_error("conflicts", "resolve wants APP.db: a device sends the choice");
+    r.revert = strcmp(action, "revert") == 0;
+    int wanted = strcmp(action, "show") == 0 || r.revert ? 3
+                 : strcmp(action, "resolve") == 0        ? 4
+                                                         : 2;
+    if ((wanted == 4 || r.revert) && r.url) {
+        return cli_usage_error("conflicts",
+                               "resolve and revert want APP.db: a device sends the choice");
     }
     if (wanted == 2 ? count > 2 : count != wanted) {
         return cli_usage_error("conflicts",
-                               "show wants the id of one conflict, resolve the id and a"
+                               "show and revert want the id of one conflict, resolve the id and a"
                                " choice, list nothing more");
     }
     r.id = wanted > 2 ? words[3] : NULL;
     r.choice = wanted > 3 ? words[4] : NULL;
-    if (r.choice) {
+    if (r.choice || r.revert) {
         return resolve(words[1], &r);
     }
     return r.url ? remote(&r) : local(words[1], &r);

@@ -3,10 +3,17 @@
 #include "core/json.h"
 
 static const char help[] =
-    "Usage: godwit history APP.db TABLE ID [--scope S] [--json]\n\n"
+    "Usage: godwit history APP.db TABLE ID [--scope S] [--json]\n"
+    "       godwit history APP.db --operation ID [--json]\n\n"
     "Asks the server APP.db syncs with for every change of one row: when, by which device and "
     "user,\n"
     "which columns. ID is the primary key; a key of several columns is written as a JSON array.\n\n"
+    "With --operation: what became of one operation of this device (ids are in 'godwit queue' and "
+    "the "
+    "view\n"
+    "sync_queue): was it applied, which of its values are not the row's any more, why, and what "
+    "replaced\n"
+    "them.\n\n"
     "Examples:\n"
     "  godwit history app.db pins p-1\n"
     "  godwit history app.db pins p-1 --json\n"
@@ -36,7 +43,8 @@ static int look_up_table(godwit *g, arena *a, const char *table, slice *entity, 
     return code;
 }
 
-static int ask(godwit *g, arena *a, char **words, const char *scope, slice *body) {
+static int ask(godwit *g, arena *a, char **words, const char *scope, const json **items) {
+    const cli_list list = {"changes", NULL, 0};
     cli_remote server;
     bytes path;
     slice entity = {0}, table_scope = {0};
@@ -55,24 +63,79 @@ static int ask(godwit *g, arena *a, char **words, const char *scope, slice *body
     }
     cli_query_add(&path, "entityType", entity);
     cli_query_add(&path, "entityId", slice_of(words[3]));
-    code = path.failed ? cli_fail("out of memory") : cli_get(&server, a, path.ptr, body);
+    code =
+        path.failed ? cli_fail("out of memory") : cli_get_list(&server, a, path.ptr, &list, items);
     bytes_deinit(&path);
     return code;
+}
+
+/* Where the device sent an operation. */
+static int look_up_operation(godwit *g, arena *a, const char *id, slice *scope, slice *device,
+                             int64_t *seq) {
+    sqlite3_stmt *stmt = NULL;
+    int code = cli_prepare(g,
+                           "SELECT scope, device_id, sequence_number FROM godwit_op WHERE id = ?1"
+                           " AND sequence_number > 0",
+                           &stmt);
+    if (code != CLI_GO) {
+        return code;
+    }
+    sqlite3_bind_text(stmt, 1, id, -1, SQLITE_STATIC);
+    if (sqlite3_step(stmt) == SQLITE_ROW) {
+        *scope = arena_copy(a, slice_of((const char *)sqlite3_column_text(stmt, 0)));
+        *device = arena_copy(a, slice_of((const char *)sqlite3_column_text(stmt, 1)));
+        *seq = sqlite3_column_int64(stmt, 2);
+    } else {
+        code = cli_fail("no operation '%s' has been sent from this database", id);
+    }
+    sqlite3_finalize(stmt);
+    return code;
+}
+
+static int ask_operation(godwit *g, arena *a, const char *id, bool as_json) {
+    cli_remote server;
+    slice scope = {0}, device = {0}, body = {0};
+    const json *root = NULL;
+    char number[24];
+    bytes path;
+    int64_t seq = 0;
+    int code = cli_remote_of(g, a, &server);
+    if (code == CLI_GO) {
+        code = look_up_operation(g, a, id, &scope, &device, &seq);
+    }
+    if (code != CLI_GO) {
+        return code;
+    }
+    (void)snprintf(number, sizeof number, "%lld", (long long)seq);
+    bytes_init(&path, NULL, 0);
+    bytes_text(&path, "/v1/audit");
+    cli_query_add(&path, "scope", scope);
+    cli_query_add(&path, "device", device);
+    cli_query_add(&path, "sequenceNumber", slice_of(number));
+    code = path.failed ? cli_fail("out of memory") : cli_get(&server, a, path.ptr, &body);
+    bytes_deinit(&path);
+    if (code == CLI_GO && json_parse(a, body, &root, NULL) != GODWIT_OK) {
+        code = cli_fail("the answer is not what a Godwit server gives");
+    }
+    return code != CLI_GO ? code : as_json ? cli_print_slice(body) : cli_print_object(root);
 }
 
 int cli_history(int argc, char **argv) {
     static const char *const names[] = {"seq", "at", "userId", "deviceId", "kind", "columns"};
     cli_rows_options rows = {.limit = 0, .empty = "the server knows nothing about this row"};
-    const char *scope = NULL;
+    const char *scope = NULL, *operation = NULL;
     const cli_option options[] = {{.name = "--json", .flag = &rows.json},
-                                  {.name = "--scope", .text = &scope}};
-    const cli_spec spec = {"history", help, options, COUNT_OF(options), 3, 3};
+                                  {.name = "--scope", .text = &scope},
+                                  {.name = "--operation", .text = &operation}};
+    const cli_spec spec = {"history", help, options, COUNT_OF(options), 1, 3};
     godwit *g = NULL;
-    slice body = {0};
-    const json *root = NULL;
+    const json *items = NULL;
     arena a;
     int count = 0;
     int code = cli_parse(&spec, argc, argv, &count);
+    if (code == CLI_GO && count != (operation ? 1 : 3)) {
+        return cli_usage_error("history", "it wants TABLE and ID, or --operation with an id");
+    }
     if (code == CLI_GO) {
         code = cli_open(argv[1], CLI_OPEN_TRACKED, NULL, &g);
     }
@@ -80,13 +143,13 @@ int cli_history(int argc, char **argv) {
         return code;
     }
     arena_init(&a, NULL, 0);
-    code = ask(g, &a, argv, scope, &body);
-    if (code == CLI_GO && (json_parse(&a, body, &root, NULL) != GODWIT_OK ||
-                           !json_is(json_get(root, "changes"), JSON_ARRAY))) {
-        code = cli_fail("the answer is not what a Godwit server gives");
-    }
-    if (code == CLI_GO) {
-        code = cli_print_items(json_get(root, "changes"), names, COUNT_OF(names), &rows);
+    if (operation) {
+        code = ask_operation(g, &a, operation, rows.json);
+    } else {
+        code = ask(g, &a, argv, scope, &items);
+        if (code == CLI_GO) {
+            code = cli_print_items(items, names, COUNT_OF(names), &rows);
+        }
     }
     arena_deinit(&a);
     godwit_close(g);

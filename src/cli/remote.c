@@ -119,3 +119,60 @@ int cli_get(const cli_remote *remote, arena *a, const char *path_and_query, slic
     transport_destroy(t);
     return code;
 }
+
+/* Appends one page's items; *stop: enough of them, or the one that was asked for. */
+static void take_items(bytes *all, const json *items, const cli_list *list, int64_t *count,
+                       bool *stop) {
+    slice id = {0};
+    const json *item = json_first(items);
+    for (uint32_t i = 0; i < items->count && !*stop; i++, item = json_after(item)) {
+        bool wanted = !list->id || (json_text(json_get(item, "id"), &id) && slice_is(id, list->id));
+        if (wanted) {
+            bytes_text(all, *count ? "," : "");
+            bytes_slice(all, item->u.s);
+            ++*count;
+        }
+        *stop = (list->id && wanted) || (list->limit > 0 && *count >= list->limit);
+    }
+}
+
+int cli_get_list(const cli_remote *remote, arena *a, const char *path_and_query,
+                 const cli_list *list, const json **out) {
+    bytes all, path;
+    slice body = {0}, cursor = {0};
+    const json *root = NULL;
+    int64_t count = 0;
+    bool stop = false, first = true;
+    int code = CLI_GO;
+    bytes_init(&all, NULL, ANSWER_BYTES_MAX);
+    bytes_init(&path, NULL, 0);
+    bytes_char(&all, '[');
+    while (code == CLI_GO && !stop && (first || cursor.len)) {
+        bytes_clear(&path);
+        bytes_text(&path, path_and_query);
+        if (cursor.len) {
+            cli_query_add(&path, "cursor", cursor);
+        }
+        cursor = (slice){0};
+        first = false;
+        code = path.failed ? cli_fail("out of memory") : cli_get(remote, a, path.ptr, &body);
+        if (code == CLI_GO && (json_parse(a, body, &root, NULL) != GODWIT_OK ||
+                               !json_is(json_get(root, list->member), JSON_ARRAY))) {
+            code = cli_fail(SLICE_FMT ": the answer is not what a Godwit server gives",
+                            SLICE_ARG(remote->url));
+        }
+        if (code == CLI_GO) {
+            take_items(&all, json_get(root, list->member), list, &count, &stop);
+            (void)json_text(json_get(root, "cursor"), &cursor);
+        }
+    }
+    bytes_char(&all, ']');
+    if (code == CLI_GO) {
+        slice text = all.failed ? (slice){0} : arena_copy(a, bytes_view(&all));
+        bool fits = text.ptr && json_parse(a, text, out, NULL) == GODWIT_OK;
+        code = fits ? CLI_GO : cli_fail("the list is too long: ask for less with --limit");
+    }
+    bytes_deinit(&all);
+    bytes_deinit(&path);
+    return code;
+}

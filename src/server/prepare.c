@@ -159,8 +159,11 @@ static void prepare_list(service_job *job, job_state *state) {
     if (state->pull.limit == 0 || state->pull.limit > SNAPSHOT_ROWS_MAX) {
         state->pull.limit = state->pull.limit ? SNAPSHOT_ROWS_MAX : LIST_LIMIT;
     }
-    if (job->verb == VERB_HISTORY && (!job->q_entity_type.len || !job->q_entity_id.len)) {
-        refuse(job, "entityType and entityId are needed");
+    bool row = job->q_entity_type.len && job->q_entity_id.len;
+    if (job->verb == VERB_HISTORY && !row &&
+        (!job->q_device.len || !parse_number(job->q_sequence, &state->sequence) ||
+         state->sequence < 1)) {
+        refuse(job, "entityType and entityId are needed, or device and sequenceNumber");
     }
 }
 

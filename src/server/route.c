@@ -16,6 +16,7 @@ typedef enum {
     PARAM_ENTITY_TYPE,
     PARAM_ENTITY_ID,
     PARAM_STATE,
+    PARAM_SEQUENCE,
     PARAM_COUNT
 } param;
 
@@ -36,6 +37,7 @@ static const struct {
     [PARAM_ENTITY_TYPE] = {"entityType", NAME_BYTES_MAX, offsetof(service_job, q_entity_type)},
     [PARAM_ENTITY_ID] = {"entityId", ENTITY_ID_BYTES_MAX, offsetof(service_job, q_entity_id)},
     [PARAM_STATE] = {"state", NAME_BYTES_MAX, offsetof(service_job, q_state)},
+    [PARAM_SEQUENCE] = {"sequenceNumber", 20, offsetof(service_job, q_sequence)},
 };
 
 #define SMALL_BODY (4u << 20) /* a declaration of 500 tables with 252 columns each */
@@ -59,7 +61,8 @@ static const route table[ROUTE_COUNT] = {
      BIT(SCOPE) | BIT(STATE) | BIT(LIMIT) | BIT(CURSOR) | BIT(DEVICE) | BIT(ENTITY_TYPE) |
          BIT(ENTITY_ID)},
     {ROUTE_AUDIT, "/v1/audit", "GET", ROUTE_JOB, VERB_HISTORY, false, 0,
-     BIT(SCOPE) | BIT(ENTITY_TYPE) | BIT(ENTITY_ID) | BIT(LIMIT) | BIT(CURSOR) | BIT(DEVICE)},
+     BIT(SCOPE) | BIT(ENTITY_TYPE) | BIT(ENTITY_ID) | BIT(LIMIT) | BIT(CURSOR) | BIT(DEVICE) |
+         BIT(SEQUENCE)},
 };
 
 static bool has_method(const char *methods, slice method) {

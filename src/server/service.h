@@ -33,7 +33,7 @@ typedef enum {
     VERB_SNAPSHOT,   /* GET /v1/sync/snapshot */
     VERB_RECONCILE,  /* POST /v1/streams/reconcile */
     VERB_CONFLICTS,  /* GET /v1/conflicts */
-    VERB_HISTORY,    /* GET /v1/audit?scope=&entityType=&entityId= */
+    VERB_HISTORY,    /* GET /v1/audit?scope=&entityType=&entityId= or &device=&sequenceNumber= */
     VERB_META        /* GET /v1/meta: filled by service_prepare */
 } service_verb;
 
@@ -45,7 +45,7 @@ typedef struct service_job {
     slice body;
     slice idempotency_key_header;
     slice q_scope, q_cursor, q_device, q_tables, q_limit, q_wait, q_token, q_entity_type, q_entity_id,
-        q_state, q_if_none_match;
+        q_state, q_sequence, q_if_none_match;
     arena memory;
 
     /* between the stages: the service's own */

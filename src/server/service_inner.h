@@ -8,7 +8,8 @@
  *   register.c      devices, schema check, adoption
  *   pull.c          the feed
  *   snapshot.c      bootstrap pages
- *   lists.c         conflicts, history of a row
+ *   lists.c         conflicts
+ *   audit.c         history of a row, fate of an operation
  *   upcast.c        operations of older schemas
  *   fleet.c         readiness, devices' queues
  *   janitor.c       retention */
@@ -62,7 +63,8 @@ typedef struct {
     push_request push;
     pull_query pull;
     register_request reg;
-    schema declared; /* of a registration; table_count 0 = none */
+    schema declared;  /* of a registration; table_count 0 = none */
+    int64_t sequence; /* of an audit of one operation */
 } job_state;
 
 int64_t service_now(const service *s);
@@ -132,6 +134,13 @@ void pull_run(service *s, service_reader *r, service_job *job); /* changes and s
 void snapshot_run(service_reader *r, service_job *job);
 void conflicts_run(service_reader *r, service_job *job);
 void history_run(service_reader *r, service_job *job);
+/* lists.c: members with their commas and names, e.g. name = ",\"kind\":"; no text = null. */
+void list_text(bytes *b, const char *name, slice text);
+void list_json(bytes *b, const char *name, slice json_text_or_empty);
+void list_time(bytes *b, const char *name, int64_t ms);
+void list_conflict(bytes *b, const registry *reg, const store_conflict_row *row);
+/* The commit number in ?cursor=, 0 = none. false: answered with a problem. */
+bool list_before(service_job *job, int64_t *out);
 /* {"$":0,"device":seq} or {"$":floor} where the store keeps no text. */
 void clock_write_plain(bytes *b, slice device, int64_t seq, int64_t floor);
 
