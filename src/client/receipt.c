@@ -231,7 +231,7 @@ godwit_status godwit_wait(godwit *g, const char *id, int64_t timeout_ms, godwit_
                  .id = slice_of(id),
                  .started_ms = client_mono_ms(g),
                  .timeout_ms = timeout_ms > 0 ? timeout_ms : WAIT_DEFAULT_MS,
-                 .polls = !has_transport(g),
+                 .polls = g->runner || !has_transport(g), /* the thread is at it */
                  .out = out};
     return client_leave(g, wait_for(&w));
 }

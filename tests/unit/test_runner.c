@@ -13,7 +13,7 @@
 typedef struct {
     pthread_mutex_t lock;
     pthread_cond_t moved;
-    int passes, good, exchanges, hanging;
+    int passes, good, exchanges, hanging, listening, outcomes;
     int64_t sent, pending;
     godwit_status last;
     atomic_bool hang; /* requests get no answer until they are cancelled */
@@ -44,18 +44,26 @@ static void on_pass(void *context, godwit_status status, const godwit_sync_repor
     pthread_mutex_unlock(&on.lock);
 }
 
+static void on_event(void *context, const godwit_event *event) {
+    (void)context;
+    if (event->kind == GODWIT_EVENT_OUTCOME) {
+        signal_change(&on.outcomes);
+    }
+}
+
 static void exchange(void *context, const godwit_http_request *request,
                      godwit_http_answer *answer) {
     signal_change(&on.exchanges);
     answer->retry_after_ms = -1;
-    if (atomic_load(&on.hang)) {
-        signal_change(&on.hanging);
+    bool listening = strstr(request->url, "wait=") != NULL; /* nothing ever comes of that here */
+    if (listening || atomic_load(&on.hang)) {
+        signal_change(listening ? &on.listening : &on.hanging);
         while (!request->cancelled(request->cancel_context)) {
             const struct timespec step = {0, 1000000};
             (void)nanosleep(&step, NULL);
         }
     }
-    if (atomic_load(&on.fail) || atomic_load(&on.hang)) {
+    if (listening || atomic_load(&on.fail) || atomic_load(&on.hang)) {
         (void)snprintf(answer->reason, sizeof answer->reason, "no network");
         return;
     }
@@ -118,8 +126,9 @@ static device *set_up(world *w) {
     pthread_cond_init(&on.moved, NULL);
     device *d = world_field_device(w);
     device_close(d);
-    godwit_options options = {.accept_weak_durability = 1,
-                              .host = {.context = d, .exchange = exchange, .wall_ms = real_wall}};
+    godwit_options options = {
+        .accept_weak_durability = 1,
+        .host = {.context = d, .exchange = exchange, .wall_ms = real_wall, .on_event = on_event}};
     device_check(d, godwit_open(d->path, &options, &d->g));
     d->db = godwit_connection(d->g);
     on.d = d;
@@ -154,10 +163,20 @@ static void commits_are_delivered(void **state) {
         device_check(d, godwit_get_metrics(d->g, &m));
     }
     await_sent(80);
+    await(&on.outcomes, 80, "an event per operation, from the thread");
+    char id[40];
+    device_exec(d, "INSERT INTO pins(id) VALUES ('waited for')");
+    (void)snprintf(id, sizeof id, "%s",
+                   device_text(d, "SELECT id FROM sync_queue WHERE entity_id ="
+                                  " 'waited for'"));
+    godwit_receipt receipt;
+    device_check(d, godwit_wait(d->g, id, 20000, &receipt)); /* leaves the syncing to the thread */
+    assert_int_equal(receipt.decided, 1);
+    await_sent(81);
     device_check(d, godwit_stop(d->g));
     assert_int_equal(godwit_running(d->g), 0);
     assert_int_equal(device_int(d, "SELECT pending_operations FROM godwit_metrics"), 0);
-    assert_int_equal(on.sent, 80);
+    assert_int_equal(on.sent, 81);
     tear_down(&w);
 }
 
@@ -228,11 +247,10 @@ static void listening_ends_for_reasons(void **state) {
     world w;
     device *d = set_up(&w);
     begin(d, 25);
-    await(&on.good, 1, "the first pass");
+    await(&on.listening, 1, "listening");
     atomic_store(&on.hang, true);
-    await(&on.hanging, 1, "listening");
     device_exec(d, "INSERT INTO pins(id) VALUES ('a')");
-    await(&on.hanging, 2, "a push while listening");
+    await(&on.hanging, 1, "a push instead of listening");
     int64_t begun_ms = mono_now_ms();
     device_check(d, godwit_stop(d->g));
     assert_in_range(mono_now_ms() - begun_ms, 0, 2000);
