@@ -86,8 +86,9 @@ bool demo_sync_all(demo_world *w, const int *order) MUST_USE;
 /* The query gives the same text on every device and on the server. */
 bool demo_text_everywhere(demo_world *w, const char *sql, const char *expected) MUST_USE;
 
-/* ---- demo_repair.c: a step ---- */
+/* ---- demo_decide.c, demo_repair.c: a step each ---- */
 
+bool demo_decide(demo_world *w) MUST_USE;
 bool demo_refused(demo_world *w) MUST_USE;
 
 /* ---- demo_data.c: SQL on the databases ---- */
