@@ -42,7 +42,7 @@ void bench_stream_push(bench_stream *s, int64_t count, int64_t group, bytes *bod
     push_head head = {.device_id = slice_of(s->device),
                       .scope = SLICE("s"),
                       .timestamp = SLICE("2026-01-02T03:04:00.000Z"),
-                      .has_ops = true,
+                      .placed = true,
                       .first_seq = s->seq + 1,
                       .prev_key = s->seq ? s->last_key : NULL,
                       .acked_seq = s->seq,

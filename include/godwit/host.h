@@ -79,6 +79,12 @@ typedef struct {
      * but progress is kept in the database until the callback has returned: after a crash it comes again
      * (at least once, in order). Of a host that stays away the newest 100,000 are kept. */
     void (*on_event)(void *context, const godwit_event *event);
+    /* Fills `out` with 16 bytes that stay the same as long as the database at `path` stays where it is, and
+     * that no copy and no backup carries along: random ones kept in a folder without backup, or in a
+     * keychain for this device only; made anew when they are gone. A database that comes to another place
+     * goes on under a new device id. 0 = ok, else there is no telling. Default: from the machine's id and
+     * the file's inode. */
+    int (*place)(void *context, const char *path, uint8_t out[16]);
 } godwit_host;
 
 #endif

@@ -1,5 +1,6 @@
 /* Taking answers: parse, settle, and note what the next step has to know. */
-#include "client/pump.h"
+#include "client/identity.h"
+#include "client/reconcile.h"
 #include "client/track.h"
 
 #include <stdio.h>
@@ -91,10 +92,14 @@ static godwit_status store_registration(godwit *g, arena *a, const pump_request 
 static godwit_status take_registration(godwit *g, pump *p, arena *a, slice body) {
     register_answer answer;
     int64_t head = 0, known = 0;
-    bool more = false;
+    bool more = false, other = false;
     godwit_status status = wire_register_answer_parse(a, body, &answer);
     if (status != GODWIT_OK) {
         return status;
+    }
+    status = identity_check_server(g, answer.server_id, &other);
+    if (status != GODWIT_OK || other) {
+        return status; /* the identity registered was not meant for this one: once more */
     }
     for (size_t i = 0; i < answer.scope_count; i++) {
         head = slice_equal(answer.scopes[i].scope, p->request.scope) ? answer.scopes[i].head : head;
@@ -210,6 +215,12 @@ static godwit_status take_snapshot(godwit *g, pump *p, arena *a, slice body, boo
     return answer.more ? GODWIT_OK : advance(g, p);
 }
 
+static godwit_status take_reconciliation(godwit *g, pump *p, arena *a, slice body, bool *more) {
+    reconcile_answer answer;
+    godwit_status status = wire_reconcile_answer_parse(a, body, &answer);
+    return status == GODWIT_OK ? reconcile_take(g, p, &answer, more) : status;
+}
+
 godwit_status answer_take(godwit *g, pump *p, slice body, bool *more, round_problem *kind) {
     arena a;
     godwit_status status = GODWIT_INTERNAL;
@@ -225,6 +236,9 @@ godwit_status answer_take(godwit *g, pump *p, slice body, bool *more, round_prob
         break;
     case ROUND_SNAPSHOT:
         status = take_snapshot(g, p, &a, body, more, kind);
+        break;
+    case ROUND_RECONCILE:
+        status = take_reconciliation(g, p, &a, body, more);
         break;
     case ROUND_IDLE:
     case ROUND_DONE:

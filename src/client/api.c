@@ -10,6 +10,7 @@
 
 #include "client/event.h"
 #include "client/group.h"
+#include "client/identity.h"
 #include "client/runner.h"
 #include "client/track.h"
 #include "core/limits.h"
@@ -362,6 +363,17 @@ static godwit_status store_settings(godwit *g, const godwit_settings *s) {
     return status;
 }
 
+static godwit_status seal_for_account(godwit *g) {
+    bool more = true;
+    int64_t bound = 0;
+    godwit_status status =
+        db_int(&g->db, &bound, "SELECT count(*) FROM godwit_meta WHERE k = 'user'", "");
+    while (status == GODWIT_OK && bound && more) {
+        status = seal_run(g, INT64_MAX, &more);
+    }
+    return status;
+}
+
 godwit_status godwit_init(godwit *g, const godwit_settings *settings) {
     godwit_status status = client_enter(g);
     if (status != GODWIT_OK) {
@@ -380,8 +392,14 @@ godwit_status godwit_init(godwit *g, const godwit_settings *settings) {
     if (status == GODWIT_OK && !known && !settings->url) {
         status = client_fail(g, GODWIT_INVALID, "url is required the first time");
     }
+    if (status == GODWIT_OK) { /* what is captured is of the account so far */
+        status = seal_for_account(g);
+    }
     if (status == GODWIT_OK) {
         status = store_settings(g, settings);
+    }
+    if (status == GODWIT_OK) {
+        status = identity_check_user(g);
     }
     if (status == GODWIT_OK) {
         status = db_commit(&g->db);

@@ -4,6 +4,7 @@
  * A long poll and not an event stream: it works through the host's own HTTP, which gives whole
  * answers only, and through proxies that collect what streams. Its content is not used: the pass
  * that follows fetches by cursor. */
+#include "client/identity.h"
 #include "client/runner.h"
 
 #include <stdio.h>
@@ -34,7 +35,7 @@ static godwit_status write_path(godwit *g, arena *a, bytes *path, slice *cursor,
                          "s", scope);
     }
     if (status == GODWIT_OK && cursor->len) {
-        status = request_identity(g, a, scope, &device);
+        status = identity_current(g, a, scope, &device);
         bytes_text(path, "/v1/sync/changes?scope=");
         request_percent(path, scope);
         bytes_text(path, "&cursor=");

@@ -6,7 +6,8 @@
  * that has to stop does not keep the others from syncing; a failure to reach the server ends the
  * pass. */
 #include "client/event.h"
-#include "client/pump.h"
+#include "client/identity.h"
+#include "client/reconcile.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +40,7 @@ void pump_close(godwit *g) {
         return;
     }
     lease_release(g, p);
+    reconcile_forget(g, p->reconciliation);
     transport_destroy(p->transport);
     arena_deinit(&p->memory);
     bytes_deinit(&p->request.path);
@@ -51,6 +53,8 @@ void pump_close(godwit *g) {
 
 void pump_abandon(godwit *g, pump *p) {
     lease_release(g, p);
+    reconcile_forget(g, p->reconciliation);
+    p->reconciliation = NULL;
     p->active = false;
     p->request.phase = ROUND_IDLE;
 }
@@ -156,6 +160,9 @@ static godwit_status facts(godwit *g, pump *p, round_event *e) {
     if (status == GODWIT_OK) {
         status = bootstrapping(g, p->request.scope, &e->bootstrapping);
     }
+    if (status == GODWIT_OK) {
+        status = identity_reconcile_wanted(g, p->request.scope, &e->reconciling);
+    }
     return status;
 }
 
@@ -201,9 +208,10 @@ static godwit_status send(godwit *g, pump *p, round_phase phase, int max_ops) {
     bytes_clear(&p->request.cursor);
     p->request.first_seq = p->request.last_seq = 0;
     if (status == GODWIT_OK) {
-        status = phase == ROUND_REGISTER ? request_register(g, p)
-                 : phase == ROUND_SYNC   ? request_sync(g, p, max_ops)
-                                         : request_snapshot(g, p);
+        status = phase == ROUND_REGISTER    ? request_register(g, p)
+                 : phase == ROUND_SYNC      ? request_sync(g, p, max_ops)
+                 : phase == ROUND_RECONCILE ? reconcile_page(g, p)
+                                            : request_snapshot(g, p);
     }
     if (status == GODWIT_OK) {
         p->request.phase = phase;
@@ -313,10 +321,16 @@ static godwit_status begin_pass(godwit *g, pump *p) {
                            "a migration is open: end it with godwit_migrate('end')");
     }
     if (status == GODWIT_OK) {
-        status = list_scopes(g, p);
+        status = lease_take(g, p, client_wall_ms(g) + REQUEST_TIMEOUT_MS * 2);
     }
     if (status == GODWIT_OK) {
-        status = lease_take(g, p, client_wall_ms(g) + REQUEST_TIMEOUT_MS * 2);
+        status = identity_check_user(g);
+    }
+    if (status == GODWIT_OK) {
+        status = identity_check_place(g);
+    }
+    if (status == GODWIT_OK) {
+        status = list_scopes(g, p);
     }
     p->active = status == GODWIT_OK;
     return status;
@@ -335,10 +349,12 @@ static godwit_status act(godwit *g, pump *p, round_action action, bool *request)
     case ROUND_SEND_SNAPSHOT:
         *request = true;
         return send(g, p, ROUND_SNAPSHOT, 0);
+    case ROUND_SEND_RECONCILE:
+        *request = true;
+        return send(g, p, ROUND_RECONCILE, 0);
     case ROUND_FINISH:
         leave_scope(g, p, GODWIT_OK);
         return GODWIT_OK;
-    case ROUND_RECONCILE:
     case ROUND_STOP:
         leave_scope(g, p, action.status);
         return GODWIT_OK;
@@ -352,7 +368,8 @@ static godwit_status act(godwit *g, pump *p, round_action action, bool *request)
 static godwit_status go_on(godwit *g, pump *p, round_event_kind kind, bool more, bool *request) {
     round_event e = {.kind = kind, .retry_after_ms = -1, .more = more};
     godwit_status status = facts(g, p, &e);
-    if (status == GODWIT_OK && kind == ROUND_EVENT_START) {
+    e.registered = p->round.phase == ROUND_SYNC || p->round.phase == ROUND_SNAPSHOT;
+    if (status == GODWIT_OK && !e.registered) {
         status = registered(g, p->request.scope, &e.registered);
     }
     return status == GODWIT_OK ? act(g, p, round_step(&p->round, &e), request) : status;
@@ -469,10 +486,16 @@ static godwit_status take_failure(godwit *g, pump *p, int http, const problem *f
                      .problem = kind,
                      .retry_after_ms = retry_after_ms,
                      .pull_only = p->request.last_seq == 0};
-    godwit_status status = facts(g, p, &e);
     bool request = false;
-    if (status == GODWIT_OK && kind == PROBLEM_BOOTSTRAP) {
+    godwit_status status = GODWIT_OK;
+    if (kind == PROBLEM_BOOTSTRAP) {
         status = bootstrap_require(g, p->request.scope);
+    }
+    if (status == GODWIT_OK && (kind == PROBLEM_BOOTSTRAP || kind == PROBLEM_IDENTITY)) {
+        status = identity_want_reconcile(g, p->request.scope, g->message);
+    }
+    if (status == GODWIT_OK) {
+        status = facts(g, p, &e);
     }
     if (status != GODWIT_OK) {
         return status;
@@ -480,6 +503,9 @@ static godwit_status take_failure(godwit *g, pump *p, int http, const problem *f
     round_action action = round_step(&p->round, &e);
     if (action.kind == ROUND_WAIT) {
         status = wait_until(g, p, &action);
+    }
+    if (kind == PROBLEM_IDENTITY) { /* no operation is to blame */
+        p->request.last_seq = 0;
     }
     godwit_status stored = answer_blame(g, p, http, kind, found->type, slice_of(g->message));
     if (stored != GODWIT_OK) {
@@ -514,19 +540,15 @@ static godwit_status take_answer(godwit *g, pump *p, const godwit_http_answer *a
     p->received_bytes += (int64_t)answer->body_bytes;
     if (good) {
         status = answer_take(g, p, body, &more, &kind);
-        if (status == GODWIT_IDENTITY) { /* this scope stops; its queue is intact */
-            arena_deinit(&a);
-            p->request.phase = ROUND_IDLE;
-            leave_scope(g, p, status);
-            return GODWIT_OK;
-        }
-        if (local_failure(status)) {
+        if (local_failure(status) && status != GODWIT_IDENTITY) {
             arena_deinit(&a);
             pump_abandon(g, p);
             p->failure = status;
             return status;
         }
-        kind = status == GODWIT_OK ? kind : PROBLEM_PROTOCOL;
+        kind = status == GODWIT_OK         ? kind
+               : status == GODWIT_IDENTITY ? PROBLEM_IDENTITY
+                                           : PROBLEM_PROTOCOL;
     } else if (answer->status) {
         wire_problem_parse(&a, body, &found);
         kind = round_problem_of(answer->status, found.type);
@@ -541,7 +563,9 @@ static godwit_status take_answer(godwit *g, pump *p, const godwit_http_answer *a
             status = go_on(g, p, ROUND_EVENT_OK, more, &request);
         }
     } else {
-        explain(g, answer->status, &found, answer->reason);
+        if (status != GODWIT_IDENTITY) { /* else settling has said what it found */
+            explain(g, answer->status, &found, answer->reason);
+        }
         status = take_failure(g, p, answer->status, &found, kind, answer->retry_after_ms);
     }
     arena_deinit(&a);

@@ -41,6 +41,7 @@ typedef struct pump {
     int64_t lease_until;   /* as stored: the proof that the lease is ours; 0 = not held */
     bool lease_started;    /* capture of the process's start time has been tried */
     int64_t process_start;
+    struct reconciliation *reconciliation; /* under way, or NULL: reconcile.c */
     transport *transport;
     bytes json; /* what godwit_next gave out */
     godwit_sync_report report;
@@ -64,8 +65,6 @@ godwit_status sync_run(godwit *g, pump *p, int64_t timeout_ms) MUST_USE;
 godwit_status request_register(godwit *g, pump *p) MUST_USE;
 godwit_status request_sync(godwit *g, pump *p, int max_ops) MUST_USE;
 godwit_status request_snapshot(godwit *g, pump *p) MUST_USE;
-/* The identity of a scope, made when there is none. */
-godwit_status request_identity(godwit *g, arena *a, slice scope, slice *device_id) MUST_USE;
 /* Hash of what would be registered. */
 godwit_status request_declaration(godwit *g, slice scope, char hex[65], bytes *text) MUST_USE;
 /* First operation the server has not decided; lsn INT64_MAX = none. */
@@ -116,6 +115,8 @@ void lease_release(godwit *g, pump *p);
 /* ---- token.c ---- */
 /* The bearer token, from the settings or read anew from its file. ptr NULL = none is set. */
 godwit_status token_read(godwit *g, arena *a, slice *out) MUST_USE;
+/* The token's "sub"; ptr NULL = no token at hand, or one whose claims can't be read. */
+godwit_status token_user(godwit *g, arena *a, slice *out) MUST_USE;
 /* Fails with the reason why no scope is known. */
 godwit_status token_no_scope(godwit *g) MUST_USE;
 

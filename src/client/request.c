@@ -3,6 +3,7 @@
  * A push is whole groups in the order of the stream, from the first operation the server has not
  * decided: what was sent before and not answered goes again, byte for byte. An operation that was
  * given up keeps its place as a void. */
+#include "client/identity.h"
 #include "client/pump.h"
 
 #include <stdio.h>
@@ -14,26 +15,10 @@
 
 /* ---- Identity and declaration ---- */
 
-godwit_status request_identity(godwit *g, arena *a, slice scope, slice *device_id) {
-    godwit_status status = db_text(
-        &g->db, a, device_id,
-        "SELECT device_id FROM godwit_identity WHERE scope = ?1 AND current = 1", "s", scope);
-    if (status != GODWIT_NOT_FOUND) {
-        return status;
-    }
-    status = client_meta_text(g, a, "lineage", device_id);
-    return status == GODWIT_OK
-               ? db_run(&g->db,
-                        "INSERT INTO godwit_identity (scope, device_id, n) VALUES (?1, ?2, 1)",
-                        "ss", scope, *device_id)
-               : status;
-}
-
 godwit_status request_declaration(godwit *g, slice scope, char hex[65], bytes *text) {
     schema declared;
     uint8_t digest[SHA256_BYTES];
     sha256 h;
-    (void)scope;
     client_declaration(g, &declared);
     bytes_char(text, '[');
     for (size_t i = 0; i < declared.table_count; i++) {
@@ -45,9 +30,12 @@ godwit_status request_declaration(godwit *g, slice scope, char hex[65], bytes *t
         return GODWIT_NOMEM;
     }
     arena a;
-    slice label = {0}, url = {0};
+    slice label = {0}, url = {0}, device = {0};
     arena_init(&a, g->allocator, 0);
     godwit_status status = client_meta_text(g, &a, "label", &label);
+    if (status == GODWIT_OK) {
+        status = identity_current(g, &a, scope, &device);
+    }
     if (status == GODWIT_OK) {
         status = client_meta_text(g, &a, "url", &url);
     }
@@ -55,6 +43,7 @@ godwit_status request_declaration(godwit *g, slice scope, char hex[65], bytes *t
     sha256_update(&h, text->ptr, text->len);
     sha256_update(&h, label.ptr ? label.ptr : "", label.len);
     sha256_update(&h, url.ptr ? url.ptr : "", url.len); /* another server has to be told again */
+    sha256_update(&h, device.ptr ? device.ptr : "", device.len); /* and of another identity */
     sha256_final(&h, digest);
     id_hex_encode(digest, sizeof digest, hex);
     arena_deinit(&a);
@@ -68,7 +57,7 @@ godwit_status request_register(godwit *g, pump *p) {
     register_request r = {.scopes = &p->request.scope, .scope_count = 1};
     arena_init(&a, g->allocator, 0);
     bytes_init(&text, g->allocator, 0);
-    godwit_status status = request_identity(g, &a, p->request.scope, &r.device_id);
+    godwit_status status = identity_current(g, &a, p->request.scope, &r.device_id);
     if (status == GODWIT_OK) {
         status = client_meta_text(g, &a, "lineage", &r.lineage);
     }
@@ -101,7 +90,8 @@ godwit_status request_first_lsn(godwit *g, slice scope, int64_t *lsn) {
         " min(lsn) FROM godwit_op WHERE scope = ?1 AND state = 'blocked' AND state <> 'retired' AND"
         " commit_seq IS NULL AND sequence_number > 0 UNION ALL SELECT min(lsn) FROM godwit_op WHERE"
         " scope = ?1 AND state = 'rejected' AND state <> 'retired' AND commit_seq IS NULL AND"
-        " sequence_number > 0)",
+        " sequence_number > 0 UNION ALL SELECT min(lsn) FROM godwit_op WHERE scope = ?1 AND state ="
+        " 'conflict' AND state <> 'retired' AND commit_seq IS NULL AND sequence_number > 0)",
         "s", scope);
 }
 
@@ -118,12 +108,42 @@ typedef struct {
     int64_t count; /* operations in whole groups */
 } push_builder;
 
+/* Identities before this one that have something the feed must still confirm. */
+static godwit_status load_earlier(push_builder *b) {
+    sqlite3_stmt *stmt = NULL;
+    bool row = true;
+    slice *ids = ARENA_ARRAY(&b->a, slice, IDENTITIES_MAX);
+    godwit_status status =
+        ids ? db_prepare(&b->g->db,
+                         "SELECT device_id FROM godwit_identity AS i WHERE scope = ?1 AND current ="
+                         " 0 AND EXISTS (SELECT 1 FROM godwit_op AS o WHERE o.scope = ?1 AND"
+                         " o.state = 'acked' AND o.state <> 'retired' AND o.device_id ="
+                         " i.device_id) ORDER BY n DESC LIMIT ?2",
+                         &stmt)
+            : GODWIT_NOMEM;
+    if (status == GODWIT_OK) {
+        status = db_bind_slice(&b->g->db, stmt, 1, b->p->request.scope);
+    }
+    if (status == GODWIT_OK) {
+        status = db_bind_int(&b->g->db, stmt, 2, IDENTITIES_MAX);
+    }
+    while (status == GODWIT_OK && row) {
+        status = db_step(&b->g->db, stmt, &row);
+        if (status == GODWIT_OK && row) {
+            ids[b->head.earlier_count++] = arena_copy(&b->a, db_column_slice(stmt, 0));
+        }
+    }
+    db_done(&b->g->db, stmt);
+    b->head.earlier = ids;
+    return status == GODWIT_OK && b->a.failed ? GODWIT_NOMEM : status;
+}
+
 static godwit_status load_head(push_builder *b) {
     godwit *g = b->g;
     slice scope = b->p->request.scope;
     int64_t floor_seq = 0;
     slice key = {0}, cursor = {0};
-    godwit_status status = request_identity(g, &b->a, scope, &b->head.device_id);
+    godwit_status status = identity_current(g, &b->a, scope, &b->head.device_id);
     if (status == GODWIT_OK) {
         status = db_int(&g->db, &b->head.acked_seq,
                         "SELECT acked_seq FROM godwit_identity WHERE scope = ?1 AND device_id = ?2",
@@ -148,6 +168,9 @@ static godwit_status load_head(push_builder *b) {
         status = db_text(&g->db, &b->a, &cursor,
                          "SELECT cursor FROM godwit_cursor WHERE scope = ?1", "s", scope);
         status = status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
+    }
+    if (status == GODWIT_OK) {
+        status = load_earlier(b);
     }
     b->head.scope = scope;
     b->head.cursor = cursor;
@@ -383,15 +406,16 @@ static godwit_status build_push(push_builder *b) {
     b->head.timestamp = slice_of(at);
     b->head.wall_ms = now_ms;
     b->head.report = slice_of(report);
-    b->head.has_ops = first_lsn != INT64_MAX && next_seq - 1 > b->head.acked_seq;
+    b->head.placed = true;
+    bool any = first_lsn != INT64_MAX && next_seq - 1 > b->head.acked_seq;
     /* one group alone goes without the feed: if the answer can't be understood, it is this group's
      */
-    b->p->request.push_only = b->head.has_ops && b->max_ops == 1;
+    b->p->request.push_only = any && b->max_ops == 1;
     b->head.pull = !b->p->request.push_only;
     if (status == GODWIT_OK) {
         wire_push_begin(&b->p->request.body, &b->head);
     }
-    if (status == GODWIT_OK && b->head.has_ops) {
+    if (status == GODWIT_OK && any) {
         status = prepare_ops(b, first_lsn);
         if (status == GODWIT_OK) {
             status = write_groups(b);
@@ -447,7 +471,7 @@ godwit_status request_snapshot(godwit *g, pump *p) {
         status = bootstrap_token(g, &a, p->request.scope, &token);
     }
     if (status == GODWIT_OK) {
-        status = request_identity(g, &a, p->request.scope, &device);
+        status = identity_current(g, &a, p->request.scope, &device);
     }
     if (status == GODWIT_OK) {
         p->request.method = "GET";

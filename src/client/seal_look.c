@@ -3,6 +3,7 @@
  *
  * Queries are the expensive part of sealing, so each is asked only when it can matter: two bloom
  * filters remember the rows of this run, flags say whether anything was there before it. */
+#include "client/identity.h"
 #include "client/seal.h"
 
 #include "core/limits.h"
@@ -35,13 +36,6 @@ void seal_remember(seal_run_state *s, const seal_row *row) {
 
 /* ---- Scope ---- */
 
-static godwit_status new_identity(seal_run_state *s, seal_scope *scope) {
-    scope->device_id = s->lineage;
-    scope->next_seq = 1;
-    return db_run(&s->g->db, "INSERT INTO godwit_identity (scope, device_id, n) VALUES (?1, ?2, 1)",
-                  "ss", scope->scope, scope->device_id);
-}
-
 static godwit_status load_scope(seal_run_state *s, seal_scope *scope) {
     db *d = &s->g->db;
     int64_t overlay = 0;
@@ -53,12 +47,7 @@ static godwit_status load_scope(seal_run_state *s, seal_scope *scope) {
         "s", scope->scope);
     scope->overlay = overlay != 0;
     if (status == GODWIT_OK) {
-        status = db_text(d, &s->run, &scope->device_id,
-                         "SELECT device_id FROM godwit_identity WHERE scope = ?1 AND current = 1",
-                         "s", scope->scope);
-    }
-    if (status == GODWIT_NOT_FOUND) {
-        return new_identity(s, scope);
+        status = identity_current(s->g, &s->run, scope->scope, &scope->device_id);
     }
     if (status == GODWIT_OK) {
         status = db_int(d, &scope->next_seq,

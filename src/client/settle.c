@@ -176,7 +176,8 @@ static godwit_status check_history(settle *s) {
         s->d, &lsn,
         "SELECT o.lsn FROM godwit_op AS o, godwit_cursor AS c WHERE o.scope = ?1 AND o.state ="
         " 'acked' AND o.state <> 'retired' AND c.scope = ?1 AND c.state = 'live' AND o.commit_seq "
-        "<= c.commit_seq LIMIT 1",
+        "<= c.commit_seq AND o.device_id IN (SELECT device_id FROM godwit_identity WHERE scope = "
+        "?1 AND current >= 0) LIMIT 1",
         "s", s->scope);
     if (status == GODWIT_NOT_FOUND) {
         return GODWIT_OK;
@@ -203,6 +204,9 @@ static godwit_status write_everything(settle *s) {
     }
     if (status == GODWIT_OK && s->closes_conflict) {
         status = settle_end_conflicts(s);
+    }
+    if (status == GODWIT_OK && s->after_moves) {
+        status = s->after_moves(s, s->context);
     }
     if (status == GODWIT_OK) {
         status = check_history(s);

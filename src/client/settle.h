@@ -3,6 +3,7 @@
  *   settle.c         the transaction: seal, take what was answered, write, cursor
  *   settle_touch.c   which rows are concerned, and what the server's image of them is
  *   settle_own.c     outcomes of own operations, the cascade of a refusal
+ *   settle_move.c    operations into their new states
  *   settle_write.c   writing the new images; settle_swap.c: when that is not possible in place
  *   image.c          images of rows: from JSON, undo and redo of an operation
  *   apply.c          reading and writing rows of the application's tables */
@@ -83,7 +84,7 @@ typedef struct {
     touched *row;       /* NULL: no row, or none that has to change */
 } own_event;
 
-typedef struct {
+typedef struct settle {
     godwit *g;
     db *d;
     arena a; /* everything below */
@@ -111,6 +112,9 @@ typedef struct {
     int64_t new_acked_seq;
     uint8_t new_acked_key[SHA256_BYTES];
     int64_t cursor_seq; /* before */
+    /* called when all operations are in their new states; NULL = nothing more to do */
+    godwit_status (*after_moves)(struct settle *s, const void *context);
+    const void *context;
     int64_t commit_at_ms, latency_ms; /* of the own commit being taken; -1 = nothing new in it */
     sqlite3_stmt *ops_of_row, *base_of_row, *put_base, *drop_base, *put_row, *drop_row, *move_op,
         *refuse_op;
@@ -164,6 +168,11 @@ godwit_status settle_take_conflict(settle *s, slice conflict_id, const json *col
 godwit_status settle_images(settle *s) MUST_USE;
 godwit_status settle_image_of(settle *s, touched *row) MUST_USE;
 
+/* Nobody has decided the operation yet, or its decision has not been seen in the feed. */
+static inline bool settle_undecided(op_state state) {
+    return state == OP_PENDING || state == OP_ACKED || state == OP_PARKED;
+}
+
 /* ---- settle_own.c ---- */
 godwit_status settle_take_results(settle *s, const push_answer *answer, int64_t page_first,
                                   int64_t page_last) MUST_USE;
@@ -172,9 +181,20 @@ godwit_status settle_take_own(settle *s, const pull_answer *page) MUST_USE;
 godwit_status settle_retire_until(settle *s, int64_t seq) MUST_USE;
 /* Adds BLOCK events for everything that hard-depends on what was refused; then touches all rows. */
 godwit_status settle_cascade(settle *s) MUST_USE;
+/* settle_move.c */
 godwit_status settle_move_ops(settle *s) MUST_USE;
 /* Operations that ended in a conflict wait for nobody once none of their conflicts is open. */
 godwit_status settle_end_conflicts(settle *s) MUST_USE;
+/* What the server's ledger says about one own operation. */
+typedef struct {
+    int64_t lsn, commit_seq;
+    op_outcome outcome;
+    slice code, detail;
+} settle_fact;
+/* Takes such facts over. in_history: the log position is one of the history they come from, so that
+ * what lies before it has its effect in the rows already. */
+godwit_status settle_take_facts(settle *s, const settle_fact *facts, size_t count,
+                                bool in_history) MUST_USE;
 /* Refuses one operation here and now (poison, discard): event REJECT with a code. */
 godwit_status settle_refuse(settle *s, int64_t lsn, const char *code, slice detail) MUST_USE;
 

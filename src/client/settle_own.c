@@ -90,7 +90,8 @@ static godwit_status scan_open(settle *s, own_scan *scan) {
         " 'retired' UNION ALL SELECT min(lsn) FROM godwit_op WHERE scope = ?1 AND state = 'blocked'"
         " AND state <> 'retired' AND commit_seq IS NULL UNION ALL SELECT min(lsn) FROM godwit_op"
         " WHERE scope = ?1 AND state = 'rejected' AND state <> 'retired' AND commit_seq IS NULL AND"
-        " sequence_number > 0)",
+        " sequence_number > 0 UNION ALL SELECT min(lsn) FROM godwit_op WHERE scope = ?1 AND state ="
+        " 'conflict' AND state <> 'retired' AND commit_seq IS NULL AND sequence_number > 0)",
         "s", s->scope);
     if (status == GODWIT_OK) {
         status = db_prepare(
@@ -156,10 +157,6 @@ static void count(settle *s, op_outcome outcome, slice status) {
     s->counts.conflicts += outcome == OUTCOME_CONFLICT;
 }
 
-static bool undecided(op_state state) {
-    return state == OP_PENDING || state == OP_ACKED || state == OP_PARKED;
-}
-
 static godwit_status forked(settle *s, int64_t seq) {
     return client_fail(
         s->g, GODWIT_IDENTITY,
@@ -168,7 +165,11 @@ static godwit_status forked(settle *s, int64_t seq) {
         (long long)seq);
 }
 
-/* The scan stands on the operation. feed: seen in the feed. */
+/* The scan stands on the operation, whose key fits. feed: seen in the feed. */
+static godwit_status take_event(settle *s, const own_scan *scan, const wire_result *result,
+                                int64_t commit_seq, bool feed);
+
+/* The scan stands on the operation. */
 static godwit_status take_decision(settle *s, const own_scan *scan, const wire_result *result,
                                    int64_t commit_seq, bool feed) {
     slice key = db_column_slice(scan->stmt, 2);
@@ -180,6 +181,11 @@ static godwit_status take_decision(settle *s, const own_scan *scan, const wire_r
         s->new_acked_seq = result->seq;
         memcpy(s->new_acked_key, key.ptr, SHA256_BYTES);
     }
+    return take_event(s, scan, result, commit_seq, feed);
+}
+
+static godwit_status take_event(settle *s, const own_scan *scan, const wire_result *result,
+                                int64_t commit_seq, bool feed) {
     own_event e = {
         .lsn = sqlite3_column_int64(scan->stmt, 0), .seq = result->seq, .commit_seq = commit_seq};
     if (!op_state_parse(db_column_slice(scan->stmt, 3), &e.from)) {
@@ -187,13 +193,13 @@ static godwit_status take_decision(settle *s, const own_scan *scan, const wire_r
                            (long long)e.lsn);
     }
     bool known = sqlite3_column_type(scan->stmt, 6) != SQLITE_NULL;
-    if (event_of(s, e.lsn) || (known && !undecided(e.from))) {
+    if (event_of(s, e.lsn) || (known && !settle_undecided(e.from))) {
         return GODWIT_OK;
     }
     e.event = event_for(result, &e.outcome);
     e.code = arena_copy(&s->a, result->code_text);
     e.detail = arena_copy(&s->a, result->detail);
-    e.hollow = !undecided(e.from);
+    e.hollow = !settle_undecided(e.from);
     if (e.hollow) {
         e.event = e.from == OP_CONFLICT  ? OP_EVENT_OPEN_CONFLICT
                   : e.from == OP_RETIRED ? OP_EVENT_FEED
@@ -252,6 +258,39 @@ godwit_status settle_take_results(settle *s, const push_answer *answer, int64_t 
     return status;
 }
 
+/* A commit of an identity this replica had before: what it still waits for there. Anything else is
+ * of the copy that goes on under it. */
+static godwit_status take_earlier_commit(settle *s, const wire_commit *commit) {
+    own_scan scan = {0};
+    godwit_status status = db_prepare(
+        s->d,
+        "SELECT lsn, sequence_number, idempotency_key, state, tbl, entity_id, commit_seq FROM"
+        " godwit_op WHERE scope = ?1 AND state = 'acked' AND state <> 'retired' AND device_id = ?2"
+        " AND sequence_number = ?3",
+        &scan.stmt);
+    if (status == GODWIT_OK) {
+        status = db_bind_slice(s->d, scan.stmt, 1, s->scope);
+    }
+    if (status == GODWIT_OK) {
+        status = db_bind_slice(s->d, scan.stmt, 2, commit->device_id);
+    }
+    for (size_t i = 0; i < commit->own_count && status == GODWIT_OK; i++) {
+        const wire_result *result = &commit->own_results[i];
+        status = db_bind_int(s->d, scan.stmt, 3, result->seq);
+        if (status == GODWIT_OK) {
+            status = db_step(s->d, scan.stmt, &scan.row);
+        }
+        slice key = status == GODWIT_OK && scan.row ? db_column_slice(scan.stmt, 2) : (slice){0};
+        if (key.len == SHA256_BYTES && result->has_key &&
+            memcmp(key.ptr, result->key, SHA256_BYTES) == 0) {
+            status = take_event(s, &scan, result, commit->seq, !s->staging);
+        }
+        sqlite3_reset(scan.stmt);
+    }
+    db_done(s->d, scan.stmt);
+    return status;
+}
+
 static godwit_status take_own_commit(settle *s, own_scan *scan, const wire_commit *commit) {
     godwit_status status = GODWIT_OK;
     if (commit->own_last >= s->next_seq) {
@@ -284,7 +323,9 @@ godwit_status settle_take_own(settle *s, const pull_answer *page) {
     own_scan scan = {0};
     godwit_status status = GODWIT_OK;
     for (size_t i = 0; i < page->commit_count && status == GODWIT_OK; i++) {
-        if (page->commits[i].own) {
+        if (page->commits[i].own && !slice_equal(page->commits[i].device_id, s->device_id)) {
+            status = take_earlier_commit(s, &page->commits[i]);
+        } else if (page->commits[i].own) {
             status = scan.stmt ? GODWIT_OK : scan_open(s, &scan);
             if (status == GODWIT_OK) {
                 status = take_own_commit(s, &scan, &page->commits[i]);
@@ -292,6 +333,67 @@ godwit_status settle_take_own(settle *s, const pull_answer *page) {
         }
     }
     db_done(s->d, scan.stmt);
+    return status;
+}
+
+static op_event event_of_fact(const settle *s, const settle_fact *fact, bool in_history) {
+    if (fact->outcome == OUTCOME_REJECTED) {
+        return OP_EVENT_REJECT;
+    }
+    if (fact->outcome == OUTCOME_CONFLICT) {
+        return OP_EVENT_OPEN_CONFLICT;
+    }
+    return in_history && fact->commit_seq <= s->cursor_seq ? OP_EVENT_FEED : OP_EVENT_ACK;
+}
+
+static godwit_status take_fact(settle *s, const settle_fact *fact, bool in_history,
+                               sqlite3_stmt *stmt) {
+    own_event e = {.lsn = fact->lsn,
+                   .event = event_of_fact(s, fact, in_history),
+                   .outcome = fact->outcome,
+                   .code = fact->code,
+                   .detail = fact->detail,
+                   .commit_seq = fact->commit_seq,
+                   .seq = sqlite3_column_int64(stmt, 3)};
+    if (!op_state_parse(db_column_slice(stmt, 0), &e.from)) {
+        return client_fail(s->g, GODWIT_CORRUPT, "operation %lld has an unknown state",
+                           (long long)e.lsn);
+    }
+    bool refusal = e.event == OP_EVENT_REJECT || e.event == OP_EVENT_OPEN_CONFLICT;
+    op_state to = e.from;
+    if (e.from == OP_CONFLICT && e.event == OP_EVENT_ACK) {
+        e.event = OP_EVENT_FEED;
+    }
+    if (!op_transition(&to, e.event)) {
+        e.event =
+            OP_EVENT_REJECT; /* refused here, had effect there: the user was told, it stays so */
+        e.hollow = true;
+    }
+    e.hollow = e.hollow || (refusal && !settle_undecided(e.from) && to == e.from);
+    bool leaves = !e.hollow && e.event != OP_EVENT_ACK && settle_undecided(e.from);
+    godwit_status status =
+        leaves ? take_out(s, &e, sqlite3_column_int64(stmt, 1), db_column_slice(stmt, 2))
+               : GODWIT_OK;
+    return status == GODWIT_OK ? add_event(s, &e) : status;
+}
+
+godwit_status settle_take_facts(settle *s, const settle_fact *facts, size_t count,
+                                bool in_history) {
+    sqlite3_stmt *stmt = NULL;
+    godwit_status status = db_prepare(
+        s->d, "SELECT state, tbl, entity_id, sequence_number FROM godwit_op WHERE lsn = ?1", &stmt);
+    for (size_t i = 0; i < count && status == GODWIT_OK; i++) {
+        bool row = false;
+        status = db_bind_int(s->d, stmt, 1, facts[i].lsn);
+        if (status == GODWIT_OK) {
+            status = db_step(s->d, stmt, &row);
+        }
+        if (status == GODWIT_OK && row) {
+            status = take_fact(s, &facts[i], in_history, stmt);
+        }
+        sqlite3_reset(stmt);
+    }
+    db_done(s->d, stmt);
     return status;
 }
 
@@ -336,7 +438,8 @@ godwit_status settle_retire_until(settle *s, int64_t seq) {
         s->d,
         "SELECT lsn, tbl, entity_id, sequence_number, commit_seq, outcome FROM godwit_op"
         " WHERE scope = ?1 AND state = 'acked' AND state <> 'retired' AND commit_seq <= ?2"
-        " ORDER BY lsn",
+        " AND device_id IN (SELECT device_id FROM godwit_identity WHERE scope = ?1 AND current >="
+        " 0) ORDER BY lsn",
         &stmt);
     if (status == GODWIT_OK) {
         status = db_bind_slice(s->d, stmt, 1, s->scope);
@@ -473,120 +576,4 @@ godwit_status settle_cascade(settle *s) {
         status = cascade_pass(s, first, &again);
     } while (status == GODWIT_OK && again);
     return status;
-}
-
-/* ---- The moves ---- */
-
-static godwit_status write_refusal(settle *s, const own_event *e, op_state state, slice at) {
-    godwit_status status =
-        db_run(s->d,
-               "UPDATE godwit_op SET state = ?2, outcome = ?3, commit_seq = nullif(?4, 0), "
-               "last_error_code ="
-               " coalesce(?5, last_error_code), last_error = coalesce(?6, last_error), "
-               "last_attempt_at = ?7"
-               " WHERE lsn = ?1",
-               "ississs", e->lsn, slice_of(op_state_name(state)),
-               e->event == OP_EVENT_BLOCK ? (slice){0} : slice_of(op_outcome_name(e->outcome)),
-               e->commit_seq, e->code.len ? e->code : (slice){0},
-               e->detail.len ? e->detail : (slice){0}, at);
-    if (status == GODWIT_OK) {
-        status =
-            db_run(s->d,
-                   "INSERT INTO godwit_outcome (lsn, idempotency_key, at, outcome, code, detail,"
-                   " payload, base) SELECT lsn, idempotency_key, ?2, ?3, ?4, ?5, payload, base FROM"
-                   " godwit_op WHERE lsn = ?1",
-                   "issss", e->lsn, at, slice_of(op_state_name(state)), e->code, e->detail);
-    }
-    return status;
-}
-
-static godwit_status write_move(settle *s, const own_event *e, op_state state, slice at) {
-    godwit_status status = GODWIT_OK;
-    if (!s->move_op) {
-        status = db_prepare(
-            s->d,
-            "UPDATE godwit_op SET state = ?2, outcome = ?3, commit_seq = coalesce(nullif(?4,"
-            " 0), commit_seq), last_attempt_at = ?5 WHERE lsn = ?1",
-            &s->move_op);
-    }
-    if (status == GODWIT_OK) {
-        status = db_bind_int(s->d, s->move_op, 1, e->lsn);
-    }
-    if (status == GODWIT_OK) {
-        status = db_bind_slice(s->d, s->move_op, 2, slice_of(op_state_name(state)));
-    }
-    if (status == GODWIT_OK) {
-        status = db_bind_slice(s->d, s->move_op, 3, slice_of(op_outcome_name(e->outcome)));
-    }
-    if (status == GODWIT_OK) {
-        status = db_bind_int(s->d, s->move_op, 4, e->commit_seq);
-    }
-    if (status == GODWIT_OK) {
-        status = db_bind_slice(s->d, s->move_op, 5, at);
-    }
-    if (status == GODWIT_OK) {
-        status = db_status(s->d, sqlite3_step(s->move_op));
-        sqlite3_reset(s->move_op);
-    }
-    /* what was not simply applied is remembered longer than the operation */
-    bool first = undecided(e->from) && e->from != OP_ACKED;
-    if (status == GODWIT_OK && first && e->outcome == OUTCOME_MERGED) {
-        status =
-            db_run(s->d,
-                   "INSERT INTO godwit_outcome (lsn, idempotency_key, at, outcome, payload, base)"
-                   " SELECT lsn, idempotency_key, ?2, 'merged', payload, base FROM godwit_op"
-                   " WHERE lsn = ?1",
-                   "is", e->lsn, at);
-    }
-    return status;
-}
-
-godwit_status settle_move_ops(settle *s) {
-    char at[32];
-    int64_t deps = 0;
-    int64_t moved[OP_STATE_COUNT] = {0};
-    godwit_status status = db_int(s->d, &deps, "SELECT EXISTS (SELECT 1 FROM godwit_dep)", "");
-    wire_time_write(s->now_ms, at);
-    for (size_t i = 0; i < s->event_count && status == GODWIT_OK; i++) {
-        const own_event *e = &s->events[i];
-        op_state state = e->from;
-        if (!op_transition(&state, e->event)) {
-            return client_fail(s->g, GODWIT_INTERNAL,
-                               "operation %lld can't leave state %s that way", (long long)e->lsn,
-                               op_state_name(e->from));
-        }
-        bool refusal = state == OP_REJECTED || state == OP_CONFLICT || state == OP_BLOCKED;
-        moved[e->from]--;
-        moved[state]++;
-        status = refusal && !e->hollow ? write_refusal(s, e, state, slice_of(at))
-                                       : write_move(s, e, state, slice_of(at));
-        /* of a refused one they are kept: they say what goes with it when it is made again */
-        if (status == GODWIT_OK && deps && state == OP_RETIRED) {
-            status = db_run(s->d, "DELETE FROM godwit_dep WHERE lsn = ?1", "i", e->lsn);
-        }
-        /* what an own REPLACE overwrote is known to nobody here; while it stands, the row shows it
-         */
-        const touched *row = e->row;
-        if (row && (refusal || !row->local.present) && row->base.present && row->base.known &&
-            !image_complete(row->table->t, &row->base)) {
-            s->needs_snapshot = true;
-        }
-    }
-    if (status == GODWIT_OK) {
-        status = count_ops(s->g, moved);
-    }
-    return status == GODWIT_OK ? count_add(s->g, "failed", moved[OP_REJECTED] + moved[OP_BLOCKED])
-                               : status;
-}
-
-godwit_status settle_end_conflicts(settle *s) {
-    godwit_status status =
-        db_run(s->d,
-               "UPDATE godwit_outcome SET resolution = 'resolved' WHERE outcome = 'conflict' AND"
-               " resolution IS NULL AND EXISTS (SELECT 1 FROM godwit_conflict AS c WHERE c.op_key ="
-               " lower(hex(idempotency_key))) AND NOT EXISTS (SELECT 1 FROM godwit_conflict AS c"
-               " WHERE c.op_key = lower(hex(idempotency_key)) AND c.state = 'open')",
-               "");
-    return status == GODWIT_OK ? count_add(s->g, "decided", sqlite3_changes64(s->d->handle))
-                               : status;
 }

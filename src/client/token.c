@@ -83,6 +83,21 @@ static slice scope_of_claims(arena *a, slice claims) {
     return scope.len && id_name_valid(scope) ? scope : (slice){0};
 }
 
+godwit_status token_user(godwit *g, arena *a, slice *out) {
+    slice token = {0};
+    const json *root = NULL;
+    *out = (slice){0};
+    godwit_status status = token_read(g, a, &token);
+    if (status == GODWIT_UNAUTHENTICATED || (status == GODWIT_OK && !token.ptr)) {
+        return GODWIT_OK;
+    }
+    slice claims = status == GODWIT_OK ? claims_of(a, token) : (slice){0};
+    if (claims.len && json_parse(a, claims, &root, NULL) == GODWIT_OK) {
+        (void)json_text(json_get(root, "sub"), out);
+    }
+    return status == GODWIT_OK && a->failed ? GODWIT_NOMEM : status;
+}
+
 godwit_status client_scope(godwit *g, arena *a, slice *out) {
     slice token = {0};
     godwit_status status = client_meta_text(g, a, "scope", out);

@@ -46,6 +46,8 @@
 #define SERVER_QUEUE_MAX 4096         /* requests waiting for a stage */
 #define SERVER_HELD_BYTES_MAX (256u << 20) /* bodies and parsed requests in memory */
 #define SERVER_BATCH_MAX 1024         /* requests combined into one write */
+#define IDENTITIES_MAX 64             /* identities of one replica named in one request */
+#define RECONCILE_KEYS_MAX 5000       /* keys of one page of a reconciliation: about 400 KiB */
 #define POISON_LIMIT 5                /* protocol failures of one group alone before quarantine */
 #define BACKOFF_BASE_MS 1000
 #define BACKOFF_CAP_MS 300000

@@ -4,15 +4,16 @@
  *   protocol, 413       send half as much, at once; when one group alone fails: wait; when it has
  * failed POISON_LIMIT times: quarantine it 401                 once more (the driver reads its
  * token anew for each request), then stop device-unknown      register once more, then stop 410
- * snapshot; a third one in the same round waits first identity            reconcile; 403, schema,
- * 426: stop, for a person
+ * snapshot; a third one in the same round waits first identity            reconcile, then go on; a
+ * fourth time in the same round waits first 403, schema, 426: stop, for a person
  *
  * All counters are the caller's to persist; nothing here remembers a request. */
 #include "core/round.h"
 
 #include "core/limits.h"
 
-#define SNAPSHOTS_MAX 2 /* per round: the second for a token that expired on the way */
+#define SNAPSHOTS_MAX  2 /* per round: the second for a token that expired on the way */
+#define RECONCILES_MAX 3 /* per round: others may go on writing under the same id meanwhile */
 
 void round_init(round_state *r) {
     memset(r, 0, sizeof(*r));
@@ -28,6 +29,9 @@ static round_action send(round_state *r, round_phase phase) {
         break;
     case ROUND_SNAPSHOT:
         action.kind = ROUND_SEND_SNAPSHOT;
+        break;
+    case ROUND_RECONCILE:
+        action.kind = ROUND_SEND_RECONCILE;
         break;
     case ROUND_SYNC:
         action.kind = ROUND_SEND_SYNC;
@@ -60,8 +64,12 @@ static round_action start(round_state *r, const round_event *e) {
     r->token_refreshed = false;
     r->registered_now = false;
     r->bootstraps = 0;
+    r->forks = 0;
     if (!e->registered) {
         return send(r, ROUND_REGISTER);
+    }
+    if (e->reconciling) {
+        return send(r, ROUND_RECONCILE);
     }
     return send(r, e->bootstrapping ? ROUND_SNAPSHOT : ROUND_SYNC);
 }
@@ -74,6 +82,14 @@ static round_action succeeded(round_state *r, const round_event *e) {
          */
         r->max_ops = r->max_ops > PUSH_FILL_OPS / 2 ? PUSH_FILL_OPS : r->max_ops * 2;
         r->alone_failures = 0;
+    }
+    if (e->reconciling) {
+        return send(r, ROUND_RECONCILE);
+    }
+    if (!e->registered && (r->phase != ROUND_REGISTER || !r->registered_now)) {
+        /* a new identity; behind a registration only once: another server has answered it */
+        r->registered_now = r->registered_now || r->phase == ROUND_REGISTER;
+        return send(r, ROUND_REGISTER);
     }
     if (e->bootstrapping && (r->phase != ROUND_SNAPSHOT || e->more)) {
         return send(r, ROUND_SNAPSHOT);
@@ -124,14 +140,19 @@ static round_action failed(round_state *r, const round_event *e) {
         r->registered_now = true;
         return send(r, ROUND_REGISTER);
     case PROBLEM_IDENTITY:
-        return stop(r, ROUND_RECONCILE, GODWIT_IDENTITY);
+        if (r->phase == ROUND_REGISTER || r->forks >= RECONCILES_MAX) {
+            return wait_for(r, RETRY_IDENTITY, e, GODWIT_IDENTITY);
+        }
+        r->forks++;
+        return send(r, ROUND_RECONCILE);
     case PROBLEM_BOOTSTRAP:
         /* A token that has gone stale, or a server that says 410 to its own snapshot's cursor. */
         if (r->phase == ROUND_REGISTER || r->bootstraps >= SNAPSHOTS_MAX) {
             return wait_for(r, RETRY_IDENTITY, e, GODWIT_PROTOCOL);
         }
         r->bootstraps++;
-        return send(r, ROUND_SNAPSHOT);
+        /* acknowledged operations may be lost with the history the cursor was of */
+        return send(r, e->reconciling ? ROUND_RECONCILE : ROUND_SNAPSHOT);
     case PROBLEM_TOO_LARGE:
     case PROBLEM_PROTOCOL:
     case PROBLEM_NONE: /* a 2xx that could not be used */
@@ -148,7 +169,8 @@ round_action round_step(round_state *r, const round_event *event) {
     if (event->kind == ROUND_EVENT_START) {
         return start(r, event);
     }
-    if (r->phase != ROUND_REGISTER && r->phase != ROUND_SYNC && r->phase != ROUND_SNAPSHOT) {
+    if (r->phase != ROUND_REGISTER && r->phase != ROUND_SYNC && r->phase != ROUND_SNAPSHOT &&
+        r->phase != ROUND_RECONCILE) {
         /* An answer that nobody waits for any more: a host fed one twice, or after a stop. */
         return stop(r, ROUND_STOP, GODWIT_MISUSE);
     }

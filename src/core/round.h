@@ -5,10 +5,10 @@
  * curl loop, godwit_next/godwit_feed, the simulator) carries out the action and feeds back what
  * happened. Time and randomness are inside events.
  *
- *   IDLE --start--> REGISTER? --> SYNC <--> SYNC.. --> DONE
- *                                  |  410 bootstrap-required
- *                                  v
- *                               SNAPSHOT pages --> SYNC
+ *   IDLE --start--> REGISTER? --> RECONCILE? --> SYNC <--> SYNC.. --> DONE
+ *                        ^          |    ^        |  410 bootstrap-required
+ *                        | new id   |    | 409    v
+ *                        +----------+    +---- SNAPSHOT pages --> SYNC
  *   any failure --> WAIT(delay) with the class's rule, or STOP for what needs a person
  */
 #ifndef CORE_ROUND_H
@@ -21,13 +21,14 @@ typedef enum {
     ROUND_REGISTER,
     ROUND_SYNC,
     ROUND_SNAPSHOT,
+    ROUND_RECONCILE,
     ROUND_DONE,
     ROUND_STOPPED
 } round_phase;
 
 typedef enum {
-    ROUND_EVENT_START,     /* facts: registered, bootstrapping */
-    ROUND_EVENT_OK,        /* 2xx, parsed and settled; facts: sendable, more, bootstrapping */
+    ROUND_EVENT_START,     /* facts: registered, reconciling, bootstrapping */
+    ROUND_EVENT_OK,        /* 2xx, parsed and settled; facts: the same, sendable, more */
     ROUND_EVENT_PROBLEM    /* failure; facts: http, problem type, retry_after_ms */
 } round_event_kind;
 
@@ -38,7 +39,8 @@ typedef enum {
     PROBLEM_UNAUTHENTICATED,
     PROBLEM_FORBIDDEN,      /* scope-forbidden, scope-revoked, device-revoked: park */
     PROBLEM_DEVICE_UNKNOWN, /* register, retry */
-    PROBLEM_IDENTITY,       /* device-forked, sequence-gap, history-regressed, device-retired */
+    PROBLEM_IDENTITY,       /* device-forked, sequence-gap, history-regressed, device-retired; or the
+                               client itself found another history in an answer */
     PROBLEM_BOOTSTRAP,      /* 410 */
     PROBLEM_TOO_LARGE,      /* 413: halve */
     PROBLEM_SCHEMA,         /* schema-mismatch, schema-outdated, unknown entity: needs a person */
@@ -53,6 +55,7 @@ round_problem round_problem_of(int http, slice type);
 typedef struct {
     round_event_kind kind;
     bool registered, bootstrapping;
+    bool reconciling;       /* the streams have to be compared with the server's (semantics 4.5) */
     bool sendable;          /* whole groups are waiting to be sent */
     bool more;              /* the feed has more, or snapshot pages remain */
     round_problem problem;
@@ -66,7 +69,7 @@ typedef enum {
     ROUND_SEND_SYNC,        /* push up to max_ops operations in whole groups, and pull */
     ROUND_SEND_SNAPSHOT,
     ROUND_QUARANTINE,       /* one group alone failed POISON_LIMIT times: give it up, then feed OK */
-    ROUND_RECONCILE,        /* another history of this device: see semantics 4.5 */
+    ROUND_SEND_RECONCILE,   /* the next page of keys */
     ROUND_WAIT,             /* delay_ms, then start again; state is persisted by the driver */
     ROUND_FINISH,           /* nothing left to do */
     ROUND_STOP              /* status says why; a person or a new token is needed */
@@ -89,6 +92,7 @@ typedef struct {
     bool token_refreshed;
     bool registered_now;    /* a device-unknown answer re-registers once, not for ever */
     int bootstraps;         /* 410 answers in this round */
+    int forks;              /* other histories found in this round */
 } round_state;
 
 void round_init(round_state *r);

@@ -6,6 +6,7 @@
  *   POST /v1/sync/operations   push_request      -> push_answer
  *   GET  /v1/sync/changes      query             -> pull_answer
  *   GET  /v1/sync/snapshot     query             -> snapshot_answer
+ *   POST /v1/streams/reconcile reconcile_request -> reconcile_answer
  *
  * Errors of a request are RFC 9457 problems. */
 #ifndef CORE_WIRE_H
@@ -77,9 +78,11 @@ typedef struct {
     bool has_report;
     /* /v1/sync only */
     bool pull;
-    slice cursor;  /* empty = from the beginning */
-    int64_t limit; /* commits; 0 = default */
-    slice tables;  /* comma separated, empty = all */
+    slice cursor;         /* empty = from the beginning */
+    int64_t limit;        /* commits; 0 = default */
+    slice tables;         /* comma separated, empty = all */
+    const slice *earlier; /* identities the device had before and whose own commits it wants, too */
+    size_t earlier_count;
 } push_request;
 
 typedef struct {
@@ -107,7 +110,8 @@ void wire_register_write(bytes *b, const register_request *r, const schema *tabl
 /* A client's push: the head; operations are appended one by one as they are read from the queue. */
 typedef struct {
     slice device_id, scope, timestamp;
-    bool has_ops;
+    bool placed; /* firstSeq and prevKey are written: needed with operations; without them
+                    the server checks all the same that both mean one history */
     int64_t first_seq;
     const uint8_t *prev_key; /* NULL = "" */
     int64_t acked_seq, confirmed_seq, wall_ms;
@@ -115,12 +119,34 @@ typedef struct {
     slice cursor;
     int64_t limit;
     slice tables;
-    slice report; /* JSON object or empty */
+    slice report;         /* JSON object or empty */
+    const slice *earlier; /* identities before this one */
+    size_t earlier_count;
 } push_head;
-void wire_push_begin(bytes *b, const push_head *h); /* up to and including "operations":[ */
+/* Up to and including "operations":[ */
+void wire_push_begin(bytes *b, const push_head *h);
 /* device_id: the head's, which is the lineage of most operations */
 void wire_push_op(bytes *b, bool *first, slice device_id, const wire_op *op);
 void wire_push_end(bytes *b);
+
+/* What a replica knows of its streams, newest first (semantics 4.5): a page of it. */
+typedef struct {
+    int64_t seq;
+    uint8_t key[SHA256_BYTES];
+} stream_key;
+typedef struct {
+    slice device_id;
+    const stream_key *keys; /* seq falls */
+    size_t key_count;
+} reconcile_identity;
+typedef struct {
+    slice scope, cursor; /* cursor: where the replica's feed stands; empty = nowhere */
+    reconcile_identity *identities;
+    size_t identity_count;
+} reconcile_request;
+godwit_status wire_reconcile_parse(arena *a, slice body, reconcile_request *out,
+                                   wire_error *error) MUST_USE;
+void wire_reconcile_write(bytes *b, const reconcile_request *r);
 
 /* ---- answers ---- */
 
@@ -190,6 +216,7 @@ typedef struct {
 } register_scope;
 typedef struct {
     slice device_id;
+    slice server_id; /* of the store behind the address; empty = not told */
     register_scope *scopes;
     size_t scope_count;
     const json *tables; /* as the server knows them, or NULL */
@@ -213,6 +240,22 @@ typedef struct {
     slice names; /* see register_answer */
 } snapshot_answer;
 godwit_status wire_snapshot_answer_parse(arena *a, slice body, snapshot_answer *out) MUST_USE;
+
+typedef struct {
+    slice device_id;
+    bool active;           /* false: retired; go on under another id */
+    int64_t applied_seq;   /* 0 = the server has no such stream of this user */
+    int64_t matched_seq;   /* highest seq sent whose key the server has there; -1 = none of these */
+    wire_result *outcomes; /* of every key sent that the server has at its place */
+    size_t outcome_count;
+} reconcile_match;
+typedef struct {
+    int64_t head;
+    bool cursor_valid;           /* the cursor is of this history */
+    reconcile_match *identities; /* in the order asked */
+    size_t identity_count;
+} reconcile_answer;
+godwit_status wire_reconcile_answer_parse(arena *a, slice body, reconcile_answer *out) MUST_USE;
 
 typedef struct {
     slice type; /* last path segment: "device-forked" */

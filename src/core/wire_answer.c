@@ -158,7 +158,7 @@ static void read_result(wire_answer *r, const json *node, wire_result *out) {
     }
 }
 
-static wire_result *read_results(wire_answer *r, const json *list, size_t *count) {
+wire_result *wire_answer_results(wire_answer *r, const json *list, size_t *count) {
     wire_result *results = wire_answer_list(r, list, sizeof(wire_result), count);
     const json *item = json_first(list);
     for (size_t i = 0; i < *count; i++, item = json_after(item)) {
@@ -198,7 +198,7 @@ static void read_own(wire_answer *r, const json *own, wire_commit *out) {
     slice outcome = wire_answer_text(r, own, "outcome");
     r->broken = r->broken || !op_outcome_parse(outcome, &out->own_outcome);
     out->own_results =
-        read_results(r, wire_answer_opt(r, own, "results", JSON_ARRAY), &out->own_count);
+        wire_answer_results(r, wire_answer_opt(r, own, "results", JSON_ARRAY), &out->own_count);
 }
 
 static void read_commit(wire_answer *r, const json *node, wire_commit *out) {
@@ -255,7 +255,7 @@ godwit_status wire_pull_answer_parse(arena *a, slice body, pull_answer *out) {
 static void read_push_answer(wire_answer *r, const json *root, push_answer *out) {
     const json *list = wire_answer_opt(r, root, "results", JSON_ARRAY);
     r->broken = r->broken || !list;
-    out->results = read_results(r, list, &out->result_count);
+    out->results = wire_answer_results(r, list, &out->result_count);
     out->applied_seq = wire_answer_opt_int(r, root, "appliedSeq", 0);
     out->head = wire_answer_opt_int(r, root, "head", 0);
     out->server_time = wire_answer_opt_text(r, root, "serverTime");

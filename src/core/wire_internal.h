@@ -65,6 +65,8 @@ bool wire_answer_opt_key(wire_answer *r, const json *object, const char *name,
                          uint8_t out[SHA256_BYTES]);
 /* A member that must be of type t when present; NULL when absent. */
 const json *wire_answer_opt(wire_answer *r, const json *object, const char *name, json_type t);
+/* A list of results, in a push's answer, an `own` block or an answer to a reconciliation. */
+wire_result *wire_answer_results(wire_answer *r, const json *list, size_t *count);
 /* A list's zeroed array of `size`-byte items; NULL with *count 0 when absent or empty. */
 void *wire_answer_list(wire_answer *r, const json *list, size_t size, size_t *count);
 

@@ -28,7 +28,7 @@ void wire_push_begin(bytes *b, const push_head *h) {
     if (h->scope.len) {
         key_text(b, &first, "scope", h->scope);
     }
-    if (h->has_ops) {
+    if (h->placed) {
         key_int(b, &first, "firstSeq", h->first_seq);
         json_key(b, &first, "prevKey");
         json_write_hex(b, h->prev_key, h->prev_key ? SHA256_BYTES : 0);
@@ -49,6 +49,16 @@ void wire_push_begin(bytes *b, const push_head *h) {
         }
         if (h->tables.len) {
             key_text(b, &first, "tables", h->tables);
+        }
+        if (h->earlier_count) {
+            bool first_item = true;
+            json_key(b, &first, "earlier");
+            bytes_char(b, '[');
+            for (size_t i = 0; i < h->earlier_count; i++) {
+                json_comma(b, &first_item);
+                json_write_text(b, h->earlier[i]);
+            }
+            bytes_char(b, ']');
         }
     }
     json_key(b, &first, "operations");

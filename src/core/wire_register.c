@@ -11,6 +11,7 @@ static void read_scope(wire_answer *r, const json *node, register_scope *out) {
 
 static void read_register(wire_answer *r, const json *root, register_answer *out) {
     out->device_id = wire_answer_text(r, root, "deviceId");
+    out->server_id = wire_answer_opt_text(r, root, "serverId");
     const json *list = wire_answer_opt(r, root, "scopes", JSON_ARRAY);
     r->broken = r->broken || !list;
     out->scopes = wire_answer_list(r, list, sizeof(register_scope), &out->scope_count);

@@ -27,12 +27,13 @@ enum {
     H_CURSOR = H_PUSH_COUNT,
     H_LIMIT,
     H_TABLES,
+    H_EARLIER,
     H_SYNC_COUNT
 };
 static const char *const head_fields[H_SYNC_COUNT] = {
-    "operations", "deviceId", "timestamp",    "scope",  "firstSeq",
-    "prevKey",    "ackedSeq", "confirmedSeq", "wallMs", "report",
-    "atomic",     "dryRun",   "cursor",       "limit",  "tables",
+    "operations", "deviceId",     "timestamp", "scope",   "firstSeq", "prevKey",
+    "ackedSeq",   "confirmedSeq", "wallMs",    "report",  "atomic",   "dryRun",
+    "cursor",     "limit",        "tables",    "earlier",
 };
 
 /* The requirements send an ISO time; a number of milliseconds is as clear. */
@@ -62,11 +63,34 @@ static bool read_prev_key(wire_context *c, const json *node, push_request *out) 
     return out->has_prev_key ? true : wire_invalid(c, "prevKey must be 64 hex digits or empty");
 }
 
+static bool read_earlier(wire_context *c, const json *list, push_request *out) {
+    if (!list) {
+        return true;
+    }
+    if (!json_is(list, JSON_ARRAY) || list->count > IDENTITIES_MAX) {
+        return wire_invalid(c, "earlier must be a list of at most %d device ids", IDENTITIES_MAX);
+    }
+    slice *ids = ARENA_ARRAY(c->a, slice, list->count + 1);
+    if (!ids) {
+        return wire_nomem(c);
+    }
+    const json *item = json_first(list);
+    for (uint32_t i = 0; i < list->count; i++, item = json_after(item)) {
+        if (!wire_read_device(c, item, "earlier[]", &ids[i])) {
+            return false;
+        }
+    }
+    out->earlier = ids;
+    out->earlier_count = list->count;
+    return true;
+}
+
 static bool read_pull_half(wire_context *c, const json *const f[H_SYNC_COUNT], push_request *out) {
     out->pull = true;
     return wire_read_text(c, f[H_CURSOR], "cursor", false, CURSOR_BYTES_MAX, &out->cursor) &&
            wire_read_int(c, f[H_LIMIT], "limit", false, 0, INT32_MAX, &out->limit) &&
-           wire_read_text(c, f[H_TABLES], "tables", false, TABLES_TEXT_BYTES_MAX, &out->tables);
+           wire_read_text(c, f[H_TABLES], "tables", false, TABLES_TEXT_BYTES_MAX, &out->tables) &&
+           read_earlier(c, f[H_EARLIER], out);
 }
 
 static bool read_head(wire_context *c, const json *const f[H_SYNC_COUNT], bool sync,

@@ -114,9 +114,31 @@ static void prepare_push(service_job *job, job_state *state) {
                                .cursor = request->cursor,
                                .device = request->device_id,
                                .tables = request->tables,
+                               .earlier = request->earlier,
+                               .earlier_count = request->earlier_count,
                                .limit = request->limit};
     job->wants_write = job->pushes = request->op_count > 0;
     job->wants_read = job->verb == VERB_SYNC || request->op_count == 0;
+}
+
+static void prepare_reconcile(service_job *job, job_state *state) {
+    wire_error error = {0};
+    godwit_status status = wire_reconcile_parse(&job->memory, job->body, &state->reconcile, &error);
+    if (status == GODWIT_NOMEM) {
+        service_fail(job, status);
+        return;
+    }
+    if (status != GODWIT_OK) {
+        service_problem(job, error.http, error.type, error.detail, NULL);
+        return;
+    }
+    slice scope = state->reconcile.scope;
+    state->scope = scope.len ? scope : default_scope(&job->who);
+    if (!principal_may_read(&job->who, state->scope)) {
+        forbid(job);
+        return;
+    }
+    job->wants_read = true;
 }
 
 static bool prepare_query(service_job *job, job_state *state) {
@@ -194,8 +216,7 @@ void service_prepare(service *s, service_job *job) {
         prepare_list(job, state);
         break;
     case VERB_RECONCILE:
-        service_problem(job, 501, "unsupported", "reconciling streams is not in this version",
-                        NULL);
+        prepare_reconcile(job, state);
         break;
     }
 }

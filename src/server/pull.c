@@ -22,7 +22,8 @@ typedef struct {
     table_filter filter;
     store_scope scope;
     wire_cursor cursor; /* where the page begins, then where it ends */
-    bool own;           /* query->device is a device of the caller */
+    const slice **mine; /* query->device and those before it that are the caller's */
+    size_t mine_count;
     bool more;
     size_t commits;
     const schema_table *table; /* of the change before: found again without looking */
@@ -129,6 +130,40 @@ static godwit_status check_cursor(pull *p, refusal *why) {
     return status;
 }
 
+static godwit_status add_mine(pull *p, const slice *id) {
+    decide_device device;
+    service_reader *r = p->r;
+    godwit_status status = store_read_device(r->store, &r->scratch, p->query->scope, *id, &device);
+    if (status == GODWIT_OK && slice_equal(device.user_id, p->job->who.user)) {
+        p->mine[p->mine_count++] = id;
+    }
+    return status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
+}
+
+/* Whose commits come with their outcomes. */
+static godwit_status find_mine(pull *p) {
+    const pull_query *query = p->query;
+    godwit_status status = GODWIT_OK;
+    if (!query->device.len) {
+        return status;
+    }
+    p->mine = ARENA_ARRAY(&p->r->scratch, const slice *, query->earlier_count + 1);
+    status = p->mine ? add_mine(p, &query->device) : GODWIT_NOMEM;
+    for (size_t i = 0; status == GODWIT_OK && i < query->earlier_count; i++) {
+        status = add_mine(p, &query->earlier[i]);
+    }
+    return status;
+}
+
+static bool is_mine(const pull *p, slice device) {
+    for (size_t i = 0; i < p->mine_count; i++) {
+        if (slice_equal(*p->mine[i], device)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static godwit_status begin(pull *p, refusal *why) {
     service_reader *r = p->r;
     slice unknown;
@@ -143,14 +178,7 @@ static godwit_status begin(pull *p, refusal *why) {
     if (status == GODWIT_OK) {
         status = check_cursor(p, why);
     }
-    if (status == GODWIT_OK && !why->http && p->query->device.len) {
-        decide_device device;
-        status =
-            store_read_device(r->store, &r->scratch, p->query->scope, p->query->device, &device);
-        p->own = status == GODWIT_OK && slice_equal(device.user_id, p->job->who.user);
-        status = status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
-    }
-    return status;
+    return status == GODWIT_OK && !why->http ? find_mine(p) : status;
 }
 
 /* ---- one commit ---- */
@@ -213,7 +241,7 @@ static void write_change(bytes *b, const store_change_row *change, slice entity,
     bytes_char(b, '}');
 }
 
-static void write_own_result(bytes *b, const store_ledger_row *row) {
+void pull_write_result(bytes *b, const store_ledger_row *row) {
     char id[UUID_TEXT_BYTES];
     id_operation(row->lineage, row->lsn, id);
     bytes_text(b, "{\"id\":\"");
@@ -256,7 +284,7 @@ static godwit_status write_own(pull *p, const store_commit_row *commit) {
         status = store_ledger_next(p->r->store, &row, &found);
         if (status == GODWIT_OK && found) {
             bytes_text(b, first ? "" : ",");
-            write_own_result(b, &row);
+            pull_write_result(b, &row);
         }
     }
     store_ledger_close(p->r->store);
@@ -290,7 +318,7 @@ static godwit_status write_commit(pull *p, const store_commit_row *commit) {
     bytes *b = p->b;
     size_t begin_len = b->len;
     size_t changes = 0;
-    bool own = p->own && commit->first_seq > 0 && slice_equal(commit->device_id, p->query->device);
+    bool own = commit->first_seq > 0 && is_mine(p, commit->device_id);
     godwit_status status = GODWIT_OK;
     if (p->commits > 0) {
         bytes_char(b, ',');

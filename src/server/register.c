@@ -184,6 +184,7 @@ static godwit_status register_scopes(service *s, service_job *job, bool *refused
     int64_t now = service_now(s);
     bytes_text(b, "{\"deviceId\":");
     json_write_text(b, js->reg.device_id);
+    bytes_printf(b, ",\"serverId\":\"%s\"", s->store_id);
     bytes_text(b, ",\"scopes\":[");
     for (size_t i = 0; i < js->reg.scope_count; i++) {
         decide_device device;

@@ -63,6 +63,8 @@ static const route table[ROUTE_COUNT] = {
     {ROUTE_AUDIT, "/v1/audit", "GET", ROUTE_JOB, VERB_HISTORY, false, 0,
      BIT(SCOPE) | BIT(ENTITY_TYPE) | BIT(ENTITY_ID) | BIT(LIMIT) | BIT(CURSOR) | BIT(DEVICE) |
          BIT(SEQUENCE)},
+    {ROUTE_RECONCILE, "/v1/streams/reconcile", "POST", ROUTE_JOB, VERB_RECONCILE, false, SMALL_BODY,
+     0},
 };
 
 static bool has_method(const char *methods, slice method) {

@@ -21,6 +21,7 @@ typedef enum {
     ROUTE_EVENTS,
     ROUTE_CONFLICTS,
     ROUTE_AUDIT,
+    ROUTE_RECONCILE,
     ROUTE_COUNT,
     ROUTE_NONE = ROUTE_COUNT /* refused before a route was known; counted, never found */
 } route_id;

@@ -77,6 +77,10 @@ godwit_status service_open(const service_options *options, service **out, char *
         status = service_reload(s, message);
     }
     if (status == GODWIT_OK) {
+        status = store_id(s->store, s->store_id);
+        snprintf(message, 512, "%s", status == GODWIT_OK ? "" : store_message(s->store));
+    }
+    if (status == GODWIT_OK) {
         atomic_store(&s->unready, (int)store_probe(s->store, false));
     }
     if (status != GODWIT_OK) {
@@ -248,8 +252,10 @@ void service_read(service *s, service_reader *r, service_job *job) {
     case VERB_HISTORY:
         history_run(r, job);
         break;
-    case VERB_REGISTER:
     case VERB_RECONCILE:
+        reconcile_run(r, job);
+        break;
+    case VERB_REGISTER:
     case VERB_META:
         service_problem(job, 500, "internal", "nothing to read", NULL);
         break;

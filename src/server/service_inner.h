@@ -8,6 +8,7 @@
  *   register.c      devices, schema check, adoption
  *   pull.c          the feed
  *   snapshot.c      bootstrap pages
+ *   reconcile.c     which operations of a replica are known
  *   lists.c         conflicts
  *   audit.c         history of a row, fate of an operation
  *   upcast.c        operations of older schemas
@@ -42,6 +43,7 @@ struct service {
     retain_policy retain;
     char tended[NAME_BYTES_MAX]; /* the janitor has been here: the name of a scope */
     size_t tended_len;
+    char store_id[33];
 };
 
 struct service_reader {
@@ -53,6 +55,8 @@ struct service_reader {
 /* What a job wants of the feed. */
 typedef struct {
     slice scope, cursor, device, tables;
+    const slice *earlier; /* identities the device had before */
+    size_t earlier_count;
     int64_t limit;
     bool wait;
 } pull_query;
@@ -63,6 +67,7 @@ typedef struct {
     push_request push;
     pull_query pull;
     register_request reg;
+    reconcile_request reconcile;
     schema declared;  /* of a registration; table_count 0 = none */
     int64_t sequence; /* of an audit of one operation */
 } job_state;
@@ -132,6 +137,9 @@ static inline void names_write(bytes *b, const registry *reg) {
 /* reader threads; the caller has begun the read */
 void pull_run(service *s, service_reader *r, service_job *job); /* changes and sync */
 void snapshot_run(service_reader *r, service_job *job);
+void reconcile_run(service_reader *r, service_job *job);
+/* One operation's outcome out of the ledger, as a result without its row; pull.c. */
+void pull_write_result(bytes *b, const store_ledger_row *row);
 void conflicts_run(service_reader *r, service_job *job);
 void history_run(service_reader *r, service_job *job);
 /* lists.c: members with their commas and names, e.g. name = ",\"kind\":"; no text = null. */

@@ -28,6 +28,22 @@ STORE_VERBS(CALL_VERB, CALL_VOID)
 
 /* ---- texts ---- */
 
+static const char *const device_states[] = {"active", "forked", "retired", "revoked"};
+
+const char *store_device_state_name(device_state state) {
+    ASSERT((size_t)state < COUNT_OF(device_states));
+    return device_states[state];
+}
+
+device_state store_device_state_of(slice name) {
+    for (size_t i = 0; i < COUNT_OF(device_states); i++) {
+        if (slice_is(name, device_states[i])) {
+            return (device_state)i;
+        }
+    }
+    return DEVICE_REVOKED;
+}
+
 static void text_member(bytes *b, const char *name, slice text) {
     bytes_text(b, name);
     if (text.len) {

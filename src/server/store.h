@@ -58,6 +58,10 @@ godwit_status store_tables_build(store *st, arena *a, const schema *all,
 /* The writing side works with these tables from now on. They must outlive the store. */
 godwit_status store_use(store *st, const store_tables *tables) MUST_USE;
 
+/* The store's own id, 32 hex digits, made the first time it is asked for; a copy has the same. Outside
+ * a transaction. */
+godwit_status store_id(store *st, char out[33]) MUST_USE;
+
 /* ---- transactions of the writing side ---- */
 
 godwit_status store_begin(store *st) MUST_USE;
@@ -138,6 +142,24 @@ godwit_status store_scope_save(store *st, slice scope, const store_scope *state,
                                int64_t head) MUST_USE;
 godwit_status store_device_insert(store *st, slice scope, const decide_device *device, slice label,
                                   int64_t now_ms) MUST_USE;
+
+/* ---- devices, for operators ---- */
+
+typedef struct {
+    slice scope, device_id, user_id, label;
+    device_state state;
+    int64_t registered_ms, last_seen_ms, applied_seq, pulled_seq;
+} store_device_row;
+const char *store_device_state_name(device_state state); /* "active" .. "revoked" */
+/* And back; what is not known is not let in: DEVICE_REVOKED. */
+device_state store_device_state_of(slice name);
+/* All devices by scope and id; scope empty = of every scope. */
+godwit_status store_devices(store *st, arena *a, slice scope, store_device_row **out,
+                            size_t *count) MUST_USE;
+/* Inside a transaction: the device in one scope, or with scope empty in all it is in. *changed: how
+ * many rows have another state now; NOT_FOUND: there is no such device. */
+godwit_status store_device_mark(store *st, slice scope, slice device_id, device_state state,
+                                int64_t *changed) MUST_USE;
 
 /* Keys of callers without a stream. fingerprint: SHA-256 of the content. */
 typedef struct {

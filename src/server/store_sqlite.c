@@ -291,8 +291,6 @@ godwit_status lite_scope_save(store *st, slice scope, const store_scope *state, 
 
 /* ---- device ---- */
 
-static const char *const device_states[] = {"active", "forked", "retired", "revoked"};
-
 godwit_status sqlite_device_load(db *d, arena *a, slice scope, slice device_id,
                                  decide_device *out) {
     memset(out, 0, sizeof *out);
@@ -320,12 +318,7 @@ godwit_status sqlite_device_load(db *d, arena *a, slice scope, slice device_id,
         out->user_id = copied(a, stmt, 0);
         out->lineage = copied(a, stmt, 1);
         slice state = db_column_slice(stmt, 2);
-        out->state = DEVICE_REVOKED; /* what is not known is not let in */
-        for (size_t i = 0; i < COUNT_OF(device_states); i++) {
-            if (slice_is(state, device_states[i])) {
-                out->state = (device_state)i;
-            }
-        }
+        out->state = store_device_state_of(state);
         out->applied_seq = sqlite3_column_int64(stmt, 3);
         out->confirmed_seq = sqlite3_column_int64(stmt, 4);
         slice key = db_column_slice(stmt, 5);

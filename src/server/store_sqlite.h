@@ -9,6 +9,7 @@
  *   store_sqlite_save.c    one decided group
  *   store_sqlite_conflict.c the conflict ledger
  *   store_sqlite_retain.c  deleting what is no longer kept
+ *   store_sqlite_device.c  listing and revoking devices; the store's own id
  *   store_sqlite_read.c    feed, ledger, live rows, conflicts, history */
 #ifndef SERVER_STORE_SQLITE_H
 #define SERVER_STORE_SQLITE_H

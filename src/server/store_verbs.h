@@ -20,6 +20,7 @@
     VERB(godwit_status, tables_build,                                                              \
          (store * st, arena * a, const schema *all, store_tables **out), st, (st, a, all, out))    \
     VERB(godwit_status, use, (store * st, const store_tables *tables), st, (st, tables))           \
+    VERB(godwit_status, id, (store * st, char out[33]), st, (st, out))                             \
     VERB(godwit_status, begin, (store * st), st, (st))                                             \
     VERB(godwit_status, commit, (store * st), st, (st))                                            \
     VOID(rollback, (store * st), st, (st))                                                         \
@@ -73,6 +74,12 @@
     VERB(godwit_status, device_insert,                                                             \
          (store * st, slice scope, const decide_device *device, slice label, int64_t now_ms), st,  \
          (st, scope, device, label, now_ms))                                                       \
+    VERB(godwit_status, devices,                                                                   \
+         (store * st, arena * a, slice scope, store_device_row * *out, size_t * count), st,        \
+         (st, a, scope, out, count))                                                               \
+    VERB(godwit_status, device_mark,                                                               \
+         (store * st, slice scope, slice device_id, device_state state, int64_t * changed), st,    \
+         (st, scope, device_id, state, changed))                                                   \
     VERB(godwit_status, idem_find,                                                                 \
          (store * st, arena * a, slice scope, slice key, store_idem * out), st,                    \
          (st, a, scope, key, out))                                                                 \

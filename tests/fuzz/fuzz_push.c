@@ -9,7 +9,7 @@ static void write_again(arena *a, slice scope, const push_request *r, bool sync)
     bytes_init(&text, NULL, 0);
     push_head head = {.device_id = r->device_id,
                       .scope = scope,
-                      .has_ops = r->op_count > 0,
+                      .placed = r->op_count > 0,
                       .first_seq = r->first_seq,
                       .prev_key = r->has_prev_key ? r->prev_key : NULL,
                       .acked_seq = r->acked_seq,

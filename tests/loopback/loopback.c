@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/base64.h"
 #include "db/sqlite.h"
 
 static const char *const files[] = {"store.db", "store.db-wal", "store.db-shm", "schema.sql",
@@ -67,6 +68,60 @@ void loopback_close(loopback *l) {
     (void)rmdir(l->folder);
     pthread_mutex_destroy(&l->writer);
     pthread_mutex_destroy(&l->clock);
+}
+
+void loopback_copy(const char *from, const char *to) {
+    char buffer[65536];
+    size_t n = 0;
+    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+    while (in && out && (n = fread(buffer, 1, sizeof buffer, in)) > 0) {
+        if (fwrite(buffer, 1, n, out) != n) {
+            fail("copy", to);
+        }
+    }
+    if (!in || !out || ferror(in) || fclose(in) != 0 || fclose(out) != 0) {
+        fail("copy", from);
+    }
+}
+
+static void swap_store(loopback *l, const char *path, bool save) {
+    char store[300];
+    snprintf(store, sizeof store, "%s/store.db", l->folder);
+    service_close(l->service);
+    loopback_copy(save ? store : path, save ? path : store);
+    start(l);
+}
+
+void loopback_save(loopback *l, const char *path) {
+    swap_store(l, path, true);
+}
+
+void loopback_put_back(loopback *l, const char *path) {
+    swap_store(l, path, false);
+}
+
+const char *loopback_token(const char *user, char out[200]) {
+    char claims[100];
+    bytes b;
+    bytes_init(&b, NULL, 0);
+    int len = snprintf(claims, sizeof claims, "{\"sub\":\"%s\",\"scopes\":[\"s\"]}", user);
+    base64url_encode(&b, (slice){claims, (size_t)len});
+    snprintf(out, 200, "x.%s.x", b.ptr);
+    bytes_deinit(&b);
+    return out;
+}
+
+static slice user_of(const godwit_http_request *request) {
+    static const char *const users[] = {"ana", "ben"};
+    char token[200];
+    for (size_t i = 0; i < COUNT_OF(users); i++) {
+        for (size_t h = 0; h < request->header_count; h++) {
+            if (strstr(request->headers[h], loopback_token(users[i], token))) {
+                return slice_of(users[i]);
+            }
+        }
+    }
+    return slice_of(users[0]);
 }
 
 static int digit(char c) {
@@ -155,7 +210,7 @@ static void exchange(void *context, const godwit_http_request *request,
     size_t path_len = strcspn(path, "?");
     service_job job;
     service_job_init(&job, verb_of(path, path_len));
-    job.who.user = SLICE("ana");
+    job.who.user = user_of(request);
     job.who.scopes[0] = SLICE("s");
     job.who.scope_count = 1;
     job.body = (slice){request->body, request->body_bytes};

@@ -27,6 +27,14 @@ void loopback_open(loopback *l, const char *schema);
 void loopback_close(loopback *l);
 /* Closes and opens the service over the same store. */
 void loopback_restart(loopback *l);
+/* Copies the store as it is now to `path`; puts such a copy back in its place, as an operator restores
+ * a backup: nobody is told. */
+void loopback_save(loopback *l, const char *path);
+void loopback_put_back(loopback *l, const char *path);
+/* A token of this user for the scope "s"; buffer: 200 bytes. Any other text is a token of "ana". */
+const char *loopback_token(const char *user, char buffer[200]);
+/* Copies a file, replacing the target; aborts on failure. */
+void loopback_copy(const char *from, const char *to);
 /* The host of a client that talks to it. */
 godwit_host loopback_host(loopback *l);
 /* First column of the first row of the server's store as an integer. */

@@ -338,7 +338,7 @@ static inline slice kit_push_body(kit *k, const kit_device *d, const wire_op *op
     bytes_init(&b, NULL, 0);
     push_head head = {.device_id = slice_of(d->id),
                       .scope = slice_of(d->scope),
-                      .has_ops = count > 0,
+                      .placed = count > 0,
                       .first_seq = count ? ops[0].seq : 0,
                       .prev_key = prev,
                       .acked_seq = count ? ops[0].seq - 1 : d->seq,

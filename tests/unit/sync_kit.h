@@ -57,6 +57,9 @@ static inline service_verb world_verb(const char *url) {
     if (strstr(url, "/v1/sync/operations")) {
         return VERB_PUSH;
     }
+    if (strstr(url, "/v1/streams/reconcile")) {
+        return VERB_RECONCILE;
+    }
     if (strstr(url, "/v1/sync/snapshot")) {
         return VERB_SNAPSHOT;
     }

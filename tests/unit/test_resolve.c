@@ -309,7 +309,9 @@ static void older_databases_are_brought_up(void **state) {
     fixture f;
     open_conflict(&f);
     device_exec(
-        f.c, "ALTER TABLE godwit_op DROP COLUMN resolves; ALTER TABLE godwit_hint DROP COLUMN"
+        f.c, "ALTER TABLE godwit_identity DROP COLUMN user_id; ALTER TABLE godwit_identity DROP"
+             " COLUMN server_id;"
+             "ALTER TABLE godwit_op DROP COLUMN resolves; ALTER TABLE godwit_hint DROP COLUMN"
              " resolves; CREATE TABLE x AS SELECT conflict_id, scope, tbl, pk, kind, body, state,"
              " at FROM godwit_conflict; DROP VIEW godwit_conflicts; DROP VIEW godwit_metrics;"
              "DROP TABLE godwit_conflict; CREATE TABLE godwit_conflict (conflict_id TEXT PRIMARY"

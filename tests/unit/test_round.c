@@ -14,13 +14,15 @@ static round_action starts(round_state *r, bool registered, bool bootstrapping) 
 
 static round_action ok(round_state *r, bool sendable, bool more) {
     round_event e = {
-        .kind = ROUND_EVENT_OK, .sendable = sendable, .more = more, .retry_after_ms = -1};
+        .kind = ROUND_EVENT_OK, .registered = true, .sendable = sendable, .more = more,
+        .retry_after_ms = -1};
     return round_step(r, &e);
 }
 
 static round_action ok_page(round_state *r, bool more) {
     round_event e = {
-        .kind = ROUND_EVENT_OK, .bootstrapping = true, .more = more, .retry_after_ms = -1};
+        .kind = ROUND_EVENT_OK, .registered = true, .bootstrapping = true, .more = more,
+        .retry_after_ms = -1};
     return round_step(r, &e);
 }
 
@@ -206,7 +208,6 @@ static void what_needs_a_person_stops(void **state) {
         godwit_status status;
     } table[] = {
         {PROBLEM_FORBIDDEN, ROUND_STOP, GODWIT_FORBIDDEN},
-        {PROBLEM_IDENTITY, ROUND_RECONCILE, GODWIT_IDENTITY},
         {PROBLEM_SCHEMA, ROUND_STOP, GODWIT_UNSUPPORTED},
         {PROBLEM_UNSUPPORTED, ROUND_STOP, GODWIT_UNSUPPORTED},
     };
@@ -275,7 +276,7 @@ static void no_conversation_runs_hot(void **state) {
     round_action a = starts(&r, true, false);
     int busy = 0;
     for (int i = 0; i < 200000; i++) {
-        bool idle = a.kind == ROUND_WAIT || a.kind == ROUND_STOP || a.kind == ROUND_RECONCILE ||
+        bool idle = a.kind == ROUND_WAIT || a.kind == ROUND_STOP ||
                     a.kind == ROUND_FINISH;
         bool gave_up = a.kind == ROUND_QUARANTINE;
         uint64_t x = unit_random(&seed);
@@ -284,6 +285,7 @@ static void no_conversation_runs_hot(void **state) {
             busy = 0;
         } else if (gave_up || x % 5 == 0) {
             round_event e = {.kind = ROUND_EVENT_OK,
+                             .registered = true,
                              .sendable = x & 16,
                              .more = x & 32,
                              .bootstrapping = x & 64,

@@ -22,7 +22,7 @@ static void confirm(kit *k, kit_device *d) {
     bytes_init(&b, NULL, 0);
     push_head head = {.device_id = slice_of(d->id),
                       .scope = slice_of(d->scope),
-                      .has_ops = true,
+                      .placed = true,
                       .first_seq = op.seq,
                       .prev_key = op.seq > 1 ? d->last_key : NULL,
                       .acked_seq = op.seq - 1,

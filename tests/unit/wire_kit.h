@@ -74,7 +74,7 @@ static inline push_head kit_head(void) {
     return (push_head){.device_id = KIT_DEVICE,
                        .scope = KIT_SCOPE,
                        .timestamp = SLICE("2026-01-02T03:04:05.678Z"),
-                       .has_ops = true,
+                       .placed = true,
                        .first_seq = 41,
                        .prev_key = (const uint8_t *)"0123456789abcdef0123456789abcdef",
                        .acked_seq = 40,
