@@ -33,7 +33,7 @@ static void open_service(bench *b, const char *directory) {
         bench_die(schema_path, "can't be written");
     }
     service_options options = {
-        .data_dir = b->data, .schema_file = schema_path, .now_ms = fixed_now};
+        .store = b->data, .schema_file = schema_path, .now_ms = fixed_now};
     if (service_open(&options, &b->service, message) != GODWIT_OK) {
         bench_die("service", message);
     }

@@ -30,6 +30,7 @@ int cli_history(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_demo(int argc, char **argv);
 int cli_serve(int argc, char **argv);
+int cli_pg(int argc, char **argv);
 int cli_token(int argc, char **argv);
 int cli_version(int argc, char **argv);
 

@@ -12,6 +12,7 @@ typedef struct {
 
 static const verb verbs[] = {
     {"serve", cli_serve, "run the sync server"},
+    {"pg", cli_pg, "prepare a PostgreSQL database for the server"},
     {"token", cli_token, "make a token for a server's data folder"},
     {"init", cli_init, "set up an application database for syncing"},
     {"track", cli_track, "start capturing the changes of tables"},

@@ -22,13 +22,17 @@ static const char help[] =
     "Options:\n"
     "  --listen HOST:PORT  where to listen (127.0.0.1:8787); port 0 takes a free one\n"
     "  --data DIR          folder of the store (./godwit-data), made when absent\n"
+    "  --db URL            postgres://.. keeps the store in PostgreSQL ('godwit pg --help'); "
+    "better\n"
+    "                      given by GODWIT_DB or the file, where no list of processes shows it\n"
     "  --schema FILE       CREATE TABLE statements of the synced tables\n"
     "  --config FILE       settings: [server] and [table NAME] sections\n"
     "  --dev               take over the tables that devices declare\n"
     "  --threads N         network threads, and as many workers (one per core)\n"
     "  --log LEVEL         debug, info, warn, error or off (info)\n"
     "  --check-config      say whether the settings are good, start nothing\n\n"
-    "Every setting of the file can also come from the environment: GODWIT_LISTEN, GODWIT_DATA,\n"
+    "Every setting of the file can also come from the environment: GODWIT_LISTEN, GODWIT_DATA, "
+    "GODWIT_DB,\n"
     "GODWIT_SCHEMA, GODWIT_DEV, GODWIT_THREADS, GODWIT_LOG, GODWIT_JWT_SECRET_FILE,\n"
     "GODWIT_JWKS, GODWIT_JWT_ISSUER, GODWIT_JWT_AUDIENCE, GODWIT_SCOPES_CLAIM. Flags win, then the "
     "environment.\n"
@@ -38,6 +42,7 @@ static const char help[] =
     "Examples:\n"
     "  godwit serve --dev                               # a first try\n"
     "  godwit serve --schema schema.sql --data /var/lib/godwit\n"
+    "  GODWIT_DB=postgres://db.example/app godwit serve --config /etc/godwit.ini\n"
     "  godwit serve --listen 0.0.0.0:8787 --config /etc/godwit.ini\n"
     "  godwit serve --config godwit.ini --check-config\n";
 
@@ -55,6 +60,7 @@ static int parse(int argc, char **argv, flags *out) {
     const cli_option options[] = {
         {.name = "--listen", .text = &out->texts.listen},
         {.name = "--data", .text = &out->texts.data},
+        {.name = "--db", .text = &out->texts.db},
         {.name = "--schema", .text = &out->texts.schema},
         {.name = "--config", .text = &out->config_file},
         {.name = "--threads", .text = &out->texts.threads},
@@ -89,6 +95,14 @@ static int check(const config *settings) {
             "(jwt_secret_file or jwks in [server], or GODWIT_JWT_SECRET_FILE, GODWIT_JWKS), or "
             "pass --dev to try it with the generated one",
             settings->host);
+    }
+    if (settings->db && strncmp(settings->db, "postgres://", 11) != 0 &&
+        strncmp(settings->db, "postgresql://", 13) != 0) {
+        return cli_fail("--db wants a URL that begins with postgres://");
+    }
+    if (settings->db && settings->schema) {
+        return cli_fail("--schema is for the SQLite store: make the tables with psql, then run the "
+                        "output of 'godwit pg track TABLE..'");
     }
     int code = check_readable("schema", settings->schema);
     return code == CLI_GO ? check_readable("secret", settings->jwt_secret_file) : code;
@@ -213,10 +227,10 @@ static int check_tables(const config *settings) {
     if (!mkdtemp(folder)) {
         return cli_fail("%s: %s", folder, strerror(errno));
     }
-    const service_options options = {.data_dir = folder,
+    const service_options options = {.store = folder,
                                      .schema_file = settings->schema,
                                      .config_tables = settings->config_file,
-                                     .dev = settings->dev || stored};
+                                     .dev = settings->dev || stored || settings->db};
     godwit_status status = service_open(&options, &s, message);
     service_close(s);
     for (size_t i = 0; i < COUNT_OF(names); i++) {

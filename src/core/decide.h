@@ -26,6 +26,8 @@ typedef struct decide_row {
     vclock clock;    /* as loaded, then as it must become */
     slice row_scope; /* for a row with `exists`: its scope (always the context's) */
     bool typed;      /* the typed table has this row now (kept true by the store after saves) */
+    unsigned unwritten; /* the store's own: changes that it has not written yet .. */
+    bool unsettled;     /* .. and may be stored as something else than planned */
     struct decide_row *next;    /* hash chain, decide's own */
     struct decide_touch *touch; /* while a group writes the row: decide's own, else NULL */
     size_t change; /* decide's own: place in the changes of the commit that wrote it last */

@@ -29,6 +29,7 @@ typedef struct {
     int group;           /* columns with the same group > 0 are decided as one unit; 0 = alone */
     bool is_key;
     bool not_null;       /* declared NOT NULL (and no default) */
+    bool any_type;       /* the database types it more finely: devices may declare what they like */
     bool local;          /* maintained by the server itself (deleted_column ..): devices may not write it */
     const slice *former; /* names it had: older operations and applications use them, former_count */
     size_t former_count;

@@ -264,6 +264,7 @@ static godwit_status interpret(const config_texts *t, config *out, char message[
         return bad(message, "threads", t->threads, "a number from 1 to 64");
     }
     out->data = t->data ? t->data : "./godwit-data";
+    out->db = t->db;
     out->schema = t->schema;
     out->jwt_secret_file = t->jwt_secret_file;
     out->jwks = t->jwks;

@@ -4,6 +4,7 @@
  *   [server]
  *   listen = 127.0.0.1:8787        threads = 2
  *   data = ./godwit-data           jwt_secret_file = /etc/godwit/secret
+ *   db = postgres://host/name
  *   schema = schema.sql            jwt_issuer = https://id.example
  *   dev = no                       jwt_audience = godwit
  *   log = info                     scopes_claim = app_metadata.scopes
@@ -27,6 +28,7 @@
 /* X(name in the file; also GODWIT_NAME in capitals) */
 #define CONFIG_KEYS(X)                                                                             \
     X(listen)                                                                                      \
+    X(db)                                                                                          \
     X(data)                                                                                        \
     X(schema)                                                                                      \
     X(dev)                                                                                         \
@@ -58,6 +60,7 @@ typedef struct {
     char port[16];
     bool loopback; /* the host is this machine alone */
     const char *data;
+    const char *db;          /* postgres://.., NULL = the store is in `data` */
     const char *schema;      /* NULL = none */
     const char *config_file; /* NULL = none */
     bool dev;

@@ -196,7 +196,7 @@ static void apply_settings(server *s, const config *settings, keyring *keys) {
 }
 
 static godwit_status open_service(server *s, const config *settings, char message[512]) {
-    service_options options = {.data_dir = settings->data,
+    service_options options = {.store = settings->db ? settings->db : settings->data,
                                .schema_file = settings->schema,
                                .config_tables = settings->config_file,
                                .dev = settings->dev,

@@ -42,6 +42,10 @@ static godwit_status run_group(push *p, size_t at, size_t count, const decide_re
         return status;
     }
     const wire_op *ops = &p->request->ops[at];
+    status = store_rows_settle(run->st, &run->c, ops, count, refusal);
+    if (status != GODWIT_OK) {
+        return status;
+    }
     const decide_ledger *by_key = p->by_key ? &p->by_key[at - p->first_new] : NULL;
     status =
         decide_group(&run->c, p->stream, p->request, ops, count, by_key, failed, forced, commit);
@@ -50,6 +54,9 @@ static godwit_status run_group(push *p, size_t at, size_t count, const decide_re
     }
     if (status == GODWIT_OK) {
         status = store_group_save(run->st, &run->c, &p->author, ops, commit, refusal);
+    }
+    if (status == GODWIT_OK && prints) { /* the answers are kept with the keys */
+        status = store_flush(run->st, refusal);
     }
     if (status == GODWIT_OK && prints) {
         status = push_keep_keys(p, at, count, prints, commit);
@@ -77,7 +84,7 @@ static godwit_status run_all(push *p) {
         status = run_group(p, at, count, NULL, &refusal);
         at += count;
     }
-    return status;
+    return status == GODWIT_OK ? store_flush(p->scope->st, &refusal) : status;
 }
 
 /* What must be put back when the database is. */
@@ -138,6 +145,9 @@ static godwit_status run_group_alone(push *p, size_t at, size_t count) {
             return status;
         }
         status = run_group(p, at, count, forced ? &refusal : NULL, &why);
+        if (status == GODWIT_OK) {
+            status = store_flush(p->scope->st, &why);
+        }
         if (status == GODWIT_OK) {
             p->scope->c.lift_parents = false;
             return store_release(p->scope->st);

@@ -94,7 +94,7 @@ static bool agrees(service_job *job, const schema *have, const schema *declared,
                 return false;
             }
             if (affinity(mine->columns[at].type) != affinity(t->columns[c].type) &&
-                !translated(mine, at)) {
+                !mine->columns[at].any_type && !translated(mine, at)) {
                 mismatch(job, "the type is another one on the server", t, t->columns[c].name);
                 return false;
             }

@@ -65,7 +65,7 @@ godwit_status service_open(const service_options *options, service **out, char *
     arena_init(&s->batch, NULL, 0);
     godwit_status status = registry_config_load(options->config_tables, &s->config, message);
     if (status == GODWIT_OK) {
-        status = store_open(options->data_dir, &s->store, message);
+        status = store_open(options->store, &s->store, message);
     }
     if (status == GODWIT_OK) {
         status = registry_rename(s->store, s->config, message);

@@ -74,7 +74,7 @@ typedef struct service service;
 typedef struct service_reader service_reader;
 
 typedef struct {
-    const char *data_dir;        /* store.db inside; created 0700 */
+    const char *store;           /* a folder (store.db inside; created 0700), or postgres://.. */
     const char *schema_file;     /* NULL = none */
     const char *config_tables;   /* path of a configuration file whose [table NAME] sections apply; NULL */
     bool dev;                    /* adopt what devices declare */

@@ -4,7 +4,8 @@
 #include "server/store_verbs.h"
 
 godwit_status store_open(const char *where, store **out, char *message) {
-    return store_sqlite_open(where, out, message);
+    bool url = strncmp(where, "postgres://", 11) == 0 || strncmp(where, "postgresql://", 13) == 0;
+    return url ? store_postgres_open(where, out, message) : store_sqlite_open(where, out, message);
 }
 
 /* Stores and readers begin with their verbs. */

@@ -13,7 +13,8 @@
  *     store_scope_load            locks the scope: this is the only lock
  *     store_device_load, store_ledger_*, store_salts_load, store_rows_load
  *     store_savepoint
- *       decide_group, store_group_save ..          GODWIT_CONSTRAINT: *refusal says why
+ *       store_rows_settle, decide_group, store_group_save ..  GODWIT_CONSTRAINT: *refusal says why
+ *       store_flush
  *     store_release | store_rollback_to
  *     store_device_save, store_scope_save
  *   store_commit | store_rollback
@@ -33,8 +34,9 @@ typedef struct store_tables store_tables;
 
 /* ---- life ---- */
 
-/* Opens or creates the store in `data_dir`. message: at least 512 bytes, receives the reason. */
-godwit_status store_open(const char *data_dir, store **out, char *message) MUST_USE;
+/* Opens or creates the store: a folder (SQLite), or postgres://.. (PostgreSQL). message: at least 512
+ * bytes, receives the reason. */
+godwit_status store_open(const char *where, store **out, char *message) MUST_USE;
 void store_close(store *st);
 /* Text about the last failure, without values. */
 const char *store_message(const store *st);
@@ -135,6 +137,16 @@ typedef struct {
 godwit_status store_group_save(store *st, decide_context *c, const store_author *author,
                                const wire_op *ops, decide_commit *commit,
                                decide_refusal *refusal) MUST_USE;
+/* A store may keep groups that are saved and write them together. Until they are written the
+ * columns_json and `result` of their plan may be missing, and row values may be other than what the
+ * database will make of them.
+ *
+ * Called before a group is decided: the rows of its operations become what the database holds. */
+godwit_status store_rows_settle(store *st, const decide_context *c, const wire_op *ops,
+                                size_t count, decide_refusal *refusal) MUST_USE;
+/* Writes what is kept; called before a savepoint is released. Both: CONSTRAINT as above, on behalf of
+ * some group saved since the savepoint. */
+godwit_status store_flush(store *st, decide_refusal *refusal) MUST_USE;
 /* pulled_seq: the position the device has reported, -1 = none. skips what did not change. */
 godwit_status store_device_save(store *st, slice scope, const decide_device *device,
                                 int64_t pulled_seq, int64_t now_ms, slice report) MUST_USE;

@@ -64,6 +64,11 @@
          (store * st, decide_context * c, const store_author *author, const wire_op *ops,          \
           decide_commit *commit, decide_refusal *refusal),                                         \
          st, (st, c, author, ops, commit, refusal))                                                \
+    VERB(godwit_status, rows_settle,                                                               \
+         (store * st, const decide_context *c, const wire_op *ops, size_t count,                   \
+          decide_refusal *refusal),                                                                \
+         st, (st, c, ops, count, refusal))                                                         \
+    VERB(godwit_status, flush, (store * st, decide_refusal * refusal), st, (st, refusal))          \
     VERB(godwit_status, device_save,                                                               \
          (store * st, slice scope, const decide_device *device, int64_t pulled_seq,                \
           int64_t now_ms, slice report),                                                           \
@@ -170,5 +175,8 @@ typedef struct {
 extern const store_verbs store_sqlite_verbs;
 /* Opens the file store.db in `data_dir`. */
 godwit_status store_sqlite_open(const char *data_dir, store **out, char *message) MUST_USE;
+extern const store_verbs store_postgres_verbs;
+/* Connects to postgres://.. and makes schema godwit where there is none. */
+godwit_status store_postgres_open(const char *url, store **out, char *message) MUST_USE;
 
 #endif

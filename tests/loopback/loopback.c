@@ -30,7 +30,7 @@ static void start(loopback *l) {
     char schema_path[300], message[512] = "";
     snprintf(schema_path, sizeof schema_path, "%s/schema.sql", l->folder);
     service_options options = {
-        .data_dir = l->folder, .schema_file = schema_path, .now_ms = tick, .context = l};
+        .store = l->folder, .schema_file = schema_path, .now_ms = tick, .context = l};
     if (service_open(&options, &l->service, message) != GODWIT_OK) {
         fail("service_open", message);
     }

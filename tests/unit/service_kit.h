@@ -1,4 +1,5 @@
-/* What tests of the service share: a store in a temporary folder, jobs run through all their stages
+/* What tests of the service share: a store in a temporary folder (or, where GODWIT_POSTGRES names a
+ * server, in a database of its own), jobs run through all their stages
  * at once, answers read by path ("results.0.status"), and devices that make correct pushes. */
 #ifndef TESTS_SERVICE_KIT_H
 #define TESTS_SERVICE_KIT_H
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/wire.h"
+#include "postgres_kit.h"
 #include "server/service.h"
 
 #define KIT_NOW INT64_C(1767323045678) /* 2026-01-02T03:04:05.678Z */
@@ -24,6 +26,7 @@
 
 typedef struct {
     char dir[256];
+    const char *url; /* of the database; NULL: the folder */
     service *s;
     service_reader *r;
     arena a;
@@ -64,8 +67,8 @@ static inline const char *kit_file(kit *k, const char *name, const char *text) {
 }
 
 static inline godwit_status kit_try_open(kit *k) {
-    service_options options = {.data_dir = arena_printf(&k->a, "%s/data", k->dir),
-                               .schema_file = k->schema_path,
+    service_options options = {.store = k->url ? k->url : arena_printf(&k->a, "%s/data", k->dir),
+                               .schema_file = k->url ? NULL : k->schema_path,
                                .config_tables = k->config_path,
                                .dev = k->dev,
                                .retain = k->retain,
@@ -99,6 +102,10 @@ static inline void kit_prepare(kit *k, const char *schema_sql, const char *confi
     arena_init(&k->a, NULL, 0);
     assert_true(folder_make(k->dir, sizeof k->dir));
     k->now_ms = KIT_NOW;
+    if (postgres_server()) {
+        k->url = postgres_database(&k->a);
+        postgres_schema(&k->a, k->url, schema_sql ? schema_sql : "");
+    }
     k->schema_path = schema_sql ? kit_file(k, "schema.sql", schema_sql) : NULL;
     k->config_path = config_text ? kit_file(k, "godwit.conf", config_text) : NULL;
 }
@@ -110,6 +117,9 @@ static inline void kit_init(kit *k, const char *schema_sql, const char *config_t
 
 static inline void kit_deinit(kit *k) {
     kit_close(k);
+    if (k->url) {
+        postgres_drop(&k->a, k->url);
+    }
     static const char *const names[] = {"data/store.db",
                                         "data/store.db-wal",
                                         "data/store.db-shm",
@@ -258,6 +268,9 @@ static inline bool kit_flag(const kit_answer *answer, const char *path) {
 /* One value of a query on the store, by a connection of its own; text in the arena, "NULL" for
  * NULL. */
 static inline const char *kit_sql(kit *k, const char *sql) {
+    if (k->url) {
+        return postgres_run(&k->a, k->url, sql);
+    }
     sqlite3 *db = NULL;
     sqlite3_stmt *stmt = NULL;
     const char *path = arena_printf(&k->a, "%s/data/store.db", k->dir);

@@ -464,6 +464,9 @@ static void everything_survives_reopening(void **state) {
 
 static void values_keep_their_class(void **state) {
     (void)state;
+    if (postgres_server()) {
+        skip(); /* a column has one type there */
+    }
     kit k;
     kit_init(&k, KIT_PINS, NULL);
     kit_device a = kit_register(&k, A, "ana", "field");

@@ -211,9 +211,8 @@ static void snapshots_bring_the_open_ones(void **state) {
 }
 
 #define FAMILY                                                                                     \
-    "CREATE TABLE pins(id TEXT PRIMARY KEY, title TEXT UNIQUE, note TEXT, n INTEGER, CHECK (note " \
-    "IS"                                                                                           \
-    " NOT title));"                                                                                \
+    "CREATE TABLE pins(id TEXT PRIMARY KEY, title TEXT UNIQUE, note TEXT, n INTEGER,"              \
+    " CHECK (note IS DISTINCT FROM title));"                                                       \
     "CREATE TABLE forms(id TEXT PRIMARY KEY, pin_id TEXT REFERENCES pins(id), body TEXT);"         \
     "CREATE TABLE lines(form TEXT REFERENCES forms(id), no INTEGER, t TEXT, PRIMARY KEY (form, "   \
     "no));"
@@ -221,7 +220,7 @@ static void snapshots_bring_the_open_ones(void **state) {
 #define RECORDS(columns)                                                                           \
     "SELECT group_concat(" columns                                                                 \
     ", ' ') FROM (SELECT * FROM godwit_conflict ORDER BY commit_seq,"                              \
-    " conflict_id)"
+    " conflict_id) AS c"
 
 /* Commit 1: pin p with form f and its line. Both devices have seen it. */
 static void family(fixture *f, const char *config) {

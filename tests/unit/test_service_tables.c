@@ -44,8 +44,10 @@ static void other_readers_columns(void **state) {
     wire_op again = kit_op(&k, &a, OP_CREATE, "pin", "p2", "{\"title\":\"z\"}");
     r = kit_push(&k, &a, &again, 1);
     assert_text(r, "results.0.outcome", "applied");
-    assert_string_equal(
-        kit_sql(&k, "SELECT title || (deleted_at IS NULL) FROM pins WHERE id = 'p2'"), "z1");
+    assert_string_equal(kit_sql(&k,
+                                "SELECT title || CASE WHEN deleted_at IS NULL THEN 1 END FROM pins"
+                                " WHERE id = 'p2'"),
+                        "z1");
     assert_string_equal(kit_sql(&k, "SELECT gen FROM godwit_row WHERE pk = 'p2'"), "2");
     sqlite3 *replica = replica_open();
     slice token = {0}, cursor = {0};
@@ -75,7 +77,7 @@ static void settings_reach_the_merge(void **state) {
     assert_text(r, "results.0.status", "conflict");
     assert_text(r, "results.0.result.note", "a");
     assert_string_equal(kit_sql(&k, "SELECT group_concat(policy || state) FROM (SELECT * FROM"
-                                    " godwit_conflict ORDER BY policy)"),
+                                    " godwit_conflict ORDER BY policy) AS c"),
                         "manualopen,server_winsauto");
     /* the resolution is an ordinary operation that names the record */
     const char *id = kit_sql(&k, "SELECT conflict_id FROM godwit_conflict WHERE state = 'open'");
@@ -160,22 +162,34 @@ static void bad_settings_are_named(void **state) {
     }
 }
 
+/* The same triggers in both stores' words. */
+#define LAST_WORD                                                                                  \
+    "CREATE TABLE t(id TEXT PRIMARY KEY, title TEXT, upper TEXT, d TEXT DEFAULT ('x' || 'y')"
+#define LAST_WORD_SQLITE                                                                           \
+    LAST_WORD ", g TEXT GENERATED ALWAYS AS (title || '!'));"                                      \
+              "CREATE TRIGGER t_i AFTER INSERT ON t BEGIN UPDATE t SET upper = upper(NEW.title)"   \
+              " WHERE id = NEW.id; END;"                                                           \
+              "CREATE TRIGGER t_u AFTER UPDATE OF title ON t BEGIN UPDATE t SET upper ="           \
+              " upper(NEW.title) WHERE id = NEW.id; END;"                                          \
+              "CREATE TRIGGER t_d BEFORE DELETE ON t WHEN OLD.title = 'keep' BEGIN"                \
+              " SELECT RAISE(ABORT, 'this one stays'); END;"                                       \
+              "CREATE TABLE s(id INTEGER PRIMARY KEY, n INTEGER NOT NULL) STRICT;"
+#define LAST_WORD_POSTGRES                                                                         \
+    LAST_WORD ");"                                                                                 \
+              "CREATE FUNCTION up() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"                   \
+              " UPDATE t SET upper = upper(NEW.title) WHERE id = NEW.id; RETURN NULL; END$$;"      \
+              "CREATE FUNCTION stay() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"                 \
+              " RAISE 'this one stays'; END$$;"                                                    \
+              "CREATE TRIGGER t_i AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION up();"           \
+              "CREATE TRIGGER t_u AFTER UPDATE OF title ON t FOR EACH ROW EXECUTE FUNCTION up();"  \
+              "CREATE TRIGGER t_d BEFORE DELETE ON t FOR EACH ROW WHEN (OLD.title = 'keep')"       \
+              " EXECUTE FUNCTION stay();"                                                          \
+              "CREATE TABLE s(id INTEGER PRIMARY KEY, n INTEGER NOT NULL);"
+
 static void the_database_has_the_last_word(void **state) {
     (void)state;
     kit k;
-    kit_init(
-        &k,
-        "CREATE TABLE t(id TEXT PRIMARY KEY, title TEXT, upper TEXT, d TEXT DEFAULT ('x' || 'y'),"
-        " g TEXT GENERATED ALWAYS AS (title || '!'));"
-        "CREATE TRIGGER t_i AFTER INSERT ON t BEGIN UPDATE t SET upper = upper(NEW.title) WHERE id "
-        "="
-        " NEW.id; END;"
-        "CREATE TRIGGER t_u AFTER UPDATE OF title ON t BEGIN UPDATE t SET upper = upper(NEW.title)"
-        " WHERE id = NEW.id; END;"
-        "CREATE TRIGGER t_d BEFORE DELETE ON t WHEN OLD.title = 'keep' BEGIN SELECT RAISE(ABORT,"
-        " 'this one stays'); END;"
-        "CREATE TABLE s(id INTEGER PRIMARY KEY, n INTEGER NOT NULL) STRICT;",
-        NULL);
+    kit_init(&k, postgres_server() ? LAST_WORD_POSTGRES : LAST_WORD_SQLITE, NULL);
     kit_device a = kit_register(&k, A, "ana", "field");
     kit_answer r = kit_push_one(&k, &a, OP_CREATE, "t", "1", "{\"title\":\"abc\"}");
     assert_text(r, "results.0.result",
@@ -204,8 +218,7 @@ static void keys_of_all_kinds(void **state) {
     kit k;
     kit_init(&k,
              "CREATE TABLE \"or der\"(\"a b\" TEXT, n INTEGER, \"q\"\"q\" TEXT, PRIMARY KEY(\"a "
-             "b\", n)) WITHOUT"
-             " ROWID;"
+             "b\", n));"
              "CREATE TABLE bin(k BLOB PRIMARY KEY, v TEXT);"
              "CREATE TABLE part(id TEXT PRIMARY KEY, x TEXT, y INTEGER,"
              " FOREIGN KEY(x, y) REFERENCES \"or der\");",
@@ -247,6 +260,10 @@ static void keys_to_other_unique_columns(void **state) {
     kit_answer r = kit_push(&k, &a, &away, 1);
     assert_text(r, "results.0.error.code", "fk-violation");
     assert_text(r, "results.0.error.detail", "c(code) refers to p(code)");
+    if (postgres_server()) { /* its unique constraints hold at every row: see docs/limits.md */
+        kit_deinit(&k);
+        return;
+    }
     wire_op swap[] = {kit_op(&k, &a, OP_UPDATE, "p", "1", "{\"code\":\"y\"}"),
                       kit_op(&k, &a, OP_UPDATE, "p", "2", "{\"code\":\"x\"}")};
     kit_group(swap, 2);
@@ -259,6 +276,9 @@ static void keys_to_other_unique_columns(void **state) {
 
 static void schema_files_grow(void **state) {
     (void)state;
+    if (postgres_server()) {
+        skip(); /* tables are made by migrations there */
+    }
     kit k;
     kit_init(&k, "CREATE TABLE t(id TEXT PRIMARY KEY, a TEXT);", NULL);
     kit_device a = kit_register(&k, A, "ana", "field");

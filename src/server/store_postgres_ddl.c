@@ -1,0 +1,81 @@
+/* Godwit's own tables in PostgreSQL: schema godwit, beside the user's, made by `godwit pg install`
+ * or at the first start.
+ *
+ * As in server.sql of the design: no sequences where order matters, no advisory locks, no
+ * deferrable constraints, scope first in every key. Texts that are compared use the C collation:
+ * the order of a key is the order of its bytes, on every machine. JSON is kept as it was written
+ * (json, not jsonb): the feed is what clients get. What differs from the sketch:
+ *  - row.created_at/created_seq: meta of the columns without an entry of their own; vclock and
+ *    col_meta NULL = as the creating operation left them
+ *  - change.vclock/clock_seq: the row's clock for the feed, NULL = {"$":0, author: clock_seq}
+ *  - op.result_change: the result is the after-image of that change of the commit
+ *  - tracked: which tables are synced; of those that --dev made, what the device declared */
+#include "server/store_postgres.h"
+
+const char pg_ddl[] =
+    "CREATE SCHEMA IF NOT EXISTS godwit;\n"
+    "CREATE TABLE IF NOT EXISTS godwit.meta (\n"
+    "  k text COLLATE \"C\" PRIMARY KEY, v bigint NOT NULL, note text);\n"
+    "INSERT INTO godwit.meta VALUES ('schema_version', 1), ('registry_version', 0)\n"
+    "  ON CONFLICT DO NOTHING;\n"
+    "CREATE TABLE IF NOT EXISTS godwit.tracked (\n"
+    "  name text COLLATE \"C\" PRIMARY KEY, schema_name text COLLATE \"C\" NOT NULL,\n"
+    "  number int NOT NULL UNIQUE, declared_keys json,\n"
+    "  declared_types json);\n"
+    "CREATE TABLE IF NOT EXISTS godwit.scope (\n"
+    "  scope text COLLATE \"C\" PRIMARY KEY, head bigint NOT NULL DEFAULT 0,\n"
+    "  horizon bigint NOT NULL DEFAULT 0, ledger_floor bigint NOT NULL DEFAULT 0,\n"
+    "  pruned bigint NOT NULL DEFAULT 0, -- the log is deleted up to here, at most the horizon\n"
+    "  schema_ver int NOT NULL DEFAULT 1) WITH (fillfactor = 50);\n"
+    "CREATE TABLE IF NOT EXISTS godwit.device (\n"
+    "  scope text COLLATE \"C\" NOT NULL, device_id text COLLATE \"C\" NOT NULL,\n"
+    "  user_id text COLLATE \"C\" NOT NULL, lineage text COLLATE \"C\" NOT NULL, label text,\n"
+    "  registered_at timestamptz NOT NULL, last_seen timestamptz,\n"
+    "  state text NOT NULL DEFAULT 'active'\n"
+    "    CHECK (state IN ('active','forked','retired','revoked')),\n"
+    "  applied_seq bigint NOT NULL DEFAULT 0, last_key bytea NOT NULL DEFAULT '',\n"
+    "  confirmed_seq bigint NOT NULL DEFAULT 0, pulled_seq bigint NOT NULL DEFAULT 0,\n"
+    "  pulled_at timestamptz, last_at bigint NOT NULL DEFAULT 0, report json,\n"
+    "  PRIMARY KEY (scope, device_id)) WITH (fillfactor = 70);\n"
+    "CREATE TABLE IF NOT EXISTS godwit.commit (\n"
+    "  scope text COLLATE \"C\" NOT NULL, commit_seq bigint NOT NULL, salt bigint NOT NULL,\n"
+    "  origin text NOT NULL, device_id text COLLATE \"C\", first_seq bigint, last_seq bigint,\n"
+    "  outcome text NOT NULL, user_id text, committed_at timestamptz NOT NULL,\n"
+    "  PRIMARY KEY (scope, commit_seq));\n"
+    "CREATE TABLE IF NOT EXISTS godwit.change (\n"
+    "  scope text COLLATE \"C\" NOT NULL, commit_seq bigint NOT NULL, idx int NOT NULL,\n"
+    "  tbl text COLLATE \"C\" NOT NULL, pk text COLLATE \"C\" NOT NULL, kind \"char\" NOT NULL,\n"
+    "  full_row boolean NOT NULL, prev_seq bigint, clock_seq bigint, vclock json, cols json,\n"
+    "  PRIMARY KEY (scope, commit_seq, idx));\n"
+    "CREATE TABLE IF NOT EXISTS godwit.row (\n"
+    "  scope text COLLATE \"C\" NOT NULL, tbl text COLLATE \"C\" NOT NULL,\n"
+    "  pk text COLLATE \"C\" NOT NULL, ver bigint NOT NULL, gen int NOT NULL DEFAULT 1,\n"
+    "  created_ver bigint NOT NULL, created_at bigint NOT NULL, created_seq bigint NOT NULL,\n"
+    "  del_ver bigint, del_device text, vclock json, col_meta json, last_image json,\n"
+    "  PRIMARY KEY (scope, tbl, pk));\n"
+    "CREATE TABLE IF NOT EXISTS godwit.op (\n"
+    "  scope text COLLATE \"C\" NOT NULL, device_id text COLLATE \"C\" NOT NULL,\n"
+    "  seq bigint NOT NULL, lineage text COLLATE \"C\" NOT NULL, lsn bigint NOT NULL,\n"
+    "  op_key bytea NOT NULL, commit_seq bigint NOT NULL, outcome text NOT NULL, code text,\n"
+    "  detail text, conflicts json, result_change int, result json,\n"
+    "  PRIMARY KEY (scope, device_id, seq));\n"
+    "CREATE INDEX IF NOT EXISTS op_origin ON godwit.op (scope, lineage, lsn);\n"
+    "CREATE TABLE IF NOT EXISTS godwit.conflict (\n"
+    "  scope text COLLATE \"C\" NOT NULL, conflict_id text COLLATE \"C\" NOT NULL,\n"
+    "  commit_seq bigint NOT NULL, tbl text NOT NULL, pk text NOT NULL, kind text NOT NULL,\n"
+    "  op_key bytea NOT NULL, device_id text, cols json, base json, theirs json, ours json,\n"
+    "  chosen json, policy text NOT NULL, winner text NOT NULL,\n"
+    "  state text NOT NULL CHECK (state IN ('auto','open','resolved','reverted')),\n"
+    "  resolved_by text, resolved_commit bigint, at timestamptz NOT NULL,\n"
+    "  operation text, writers json,\n"
+    "  PRIMARY KEY (scope, conflict_id));\n"
+    "CREATE INDEX IF NOT EXISTS conflict_open ON godwit.conflict (scope, state)\n"
+    "  WHERE state = 'open';\n"
+    "CREATE INDEX IF NOT EXISTS conflict_commit ON godwit.conflict (scope, commit_seq);\n"
+    "CREATE INDEX IF NOT EXISTS conflict_done ON godwit.conflict (scope, at)\n"
+    "  WHERE state <> 'open';\n"
+    "CREATE TABLE IF NOT EXISTS godwit.idem (\n"
+    "  scope text COLLATE \"C\" NOT NULL, idem_key text COLLATE \"C\" NOT NULL,\n"
+    "  fingerprint bytea NOT NULL, commit_seq bigint, at timestamptz NOT NULL, response text,\n"
+    "  PRIMARY KEY (scope, idem_key));\n"
+    "CREATE INDEX IF NOT EXISTS idem_at ON godwit.idem (scope, at);\n";

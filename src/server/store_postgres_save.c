@@ -1,0 +1,585 @@
+/* Decided groups into PostgreSQL. A group that is saved is kept; a flush writes all that are kept:
+ * first the tracked tables (store_postgres_typed.c), which may change values or refuse, then
+ * metadata, feed, ledger, conflicts and commits with the values as they are stored: one statement
+ * per table, whose results nobody needs to wait for. */
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "server/store_postgres.h"
+
+/* ---- keeping ---- */
+
+bool pg_grow(void **items, size_t *cap, size_t count, size_t size) {
+    if (count < *cap) {
+        return true;
+    }
+    size_t more = *cap ? *cap * 2 : 64;
+    void *grown = realloc(*items, more * size);
+    if (!grown) {
+        return false;
+    }
+    *items = grown;
+    *cap = more;
+    return true;
+}
+
+static godwit_status next_salt(store *st, int64_t *out) {
+    if (st->entropy_left < 8) {
+        size_t got = 0;
+        while (got < sizeof st->entropy) {
+            ssize_t n = getrandom(st->entropy + got, sizeof st->entropy - got, 0);
+            if (n < 0) {
+                return GODWIT_IO;
+            }
+            got += (size_t)n;
+        }
+        st->entropy_left = sizeof st->entropy;
+    }
+    st->entropy_left -= 8;
+    memcpy(out, st->entropy + st->entropy_left, 8);
+    return GODWIT_OK;
+}
+
+static int kind_of(const decide_change *change) {
+    const decide_row *row = change->row;
+    if (change->is_delete) {
+        return !row->typed ? PG_NOTHING : row->table->deleted_column >= 0 ? PG_UPDATE : PG_DELETE;
+    }
+    return row->typed ? PG_UPDATE : PG_INSERT;
+}
+
+/* Which columns are written. Columns that a new row was not given take their default. */
+static void choose_columns(const pg_table *info, pg_change *p) {
+    const schema_table *t = info->table;
+    const decide_change *change = p->change;
+    bool insert = p->kind == PG_INSERT;
+    for (size_t i = 0; i < t->column_count; i++) {
+        const schema_column *column = &t->columns[i];
+        if (column->local || info->columns[i].generated) {
+            continue;
+        }
+        if (column->is_key) {
+            p->write[i] = insert;
+        } else if (!change->is_delete) {
+            bool given = !change->full || !change->given || change->given[i];
+            p->write[i] = insert ? given || !info->columns[i].has_default
+                                 : change->full || change->columns[i];
+        }
+    }
+    if (t->deleted_column >= 0 && !insert && (change->is_delete || change->full)) {
+        p->write[t->deleted_column] = true;
+    }
+    if (t->updated_at_column >= 0) {
+        p->write[t->updated_at_column] = true;
+    }
+    if (t->vector_clock_column >= 0) {
+        p->write[t->vector_clock_column] = true;
+    }
+    if (t->created_by_device_column >= 0 && insert) {
+        p->write[t->created_by_device_column] = true;
+    }
+}
+
+static bool is_exact(const pg_table *info, const pg_change *p) {
+    const schema_table *t = info->table;
+    if (info->triggers) {
+        return p->kind == PG_DELETE;
+    }
+    for (size_t i = 0; i < t->column_count; i++) {
+        if (t->columns[i].local || t->columns[i].is_key || p->kind == PG_DELETE) {
+            continue;
+        }
+        bool default_taken = p->kind == PG_INSERT && !p->write[i] && info->columns[i].has_default;
+        if (info->columns[i].generated || default_taken ||
+            (p->write[i] && !pg_value_exact(&info->columns[i], &p->values[i]))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Is this clock what a first write by `created` leaves? Then it need not be stored. */
+static bool clock_plain(store *st, const decide_change *change, const pg_group *group) {
+    const merge_meta *created = &change->row->row.created;
+    bytes *b = &st->json;
+    if (!change->full || created->ver != group->commit->commit_seq) {
+        return false;
+    }
+    bytes_clear(b);
+    if (created->seq > 0 && slice_equal(created->device, group->author.device_id)) {
+        bytes_text(b, "{\"$\":0,\"");
+        bytes_slice(b, created->device);
+        bytes_text(b, "\":");
+        bytes_int(b, created->seq);
+        bytes_char(b, '}');
+    } else if (created->seq == 0) {
+        bytes_text(b, "{\"$\":");
+        bytes_int(b, created->ver);
+        bytes_char(b, '}');
+    }
+    return !b->failed && slice_equal(bytes_view(b), change->clock_json);
+}
+
+/* A change that frees a unique value or a referenced row must not be written before what earlier
+ * groups wrote against it: they were decided without that room. */
+static unsigned wave_of(const store *st, const pg_table *info, const pg_change *p) {
+    unsigned wave = p->change->row->unwritten;
+    bool frees_value = p->kind == PG_DELETE && info->unique;
+    bool frees_parent = p->change->is_delete;
+    for (size_t i = 0; p->kind == PG_UPDATE && i < info->table->column_count; i++) {
+        frees_value = frees_value || (p->write[i] && info->columns[i].unique);
+        frees_parent = frees_parent || (p->write[i] && info->columns[i].refers);
+    }
+    unsigned taken = st->barriers[info - st->tables->infos].taken;
+    wave = frees_value && taken > wave ? taken : wave;
+    for (size_t k = 0; frees_parent && k < info->parent_count; k++) {
+        const schema_table *parent = info->parents[k].parent;
+        unsigned gone = parent ? st->barriers[parent - st->tables->schema->tables].gone : 0;
+        wave = gone > wave ? gone : wave;
+    }
+    return wave;
+}
+
+/* Once the whole group is kept: its own changes do not stand behind each other. */
+static void raise_barriers(store *st, size_t from) {
+    for (size_t i = from; i < st->change_count; i++) {
+        const pg_change *p = &st->changes[i];
+        const pg_table *info = pg_table_of(st->tables, p->change->row->table);
+        pg_barrier *barrier = &st->barriers[info - st->tables->infos];
+        bool takes = p->kind == PG_INSERT && info->unique;
+        for (size_t c = 0; p->kind == PG_UPDATE && c < info->table->column_count; c++) {
+            takes = takes || (p->write[c] && info->columns[c].unique);
+        }
+        if (takes && barrier->taken <= p->wave) {
+            barrier->taken = p->wave + 1;
+        }
+        if (p->change->is_delete && barrier->gone <= p->wave) {
+            barrier->gone = p->wave + 1;
+        }
+    }
+}
+
+static godwit_status keep_change(store *st, decide_change *change, decide_refusal *refusal) {
+    arena *a = st->context->a;
+    decide_row *row = change->row;
+    const pg_table *info = pg_table_of(st->tables, row->table);
+    size_t columns = row->table->column_count;
+    const pg_group *group = &st->groups[st->group_count - 1];
+    pg_change p = {.change = change, .group = st->group_count - 1, .place = st->change_count};
+    if (!pg_key_fits(a, info, row->id)) {
+        *refusal = (decide_refusal){.code = CODE_INVALID_VALUE,
+                                    .detail = SLICE("the key's column can't hold the entityId")};
+        return a->failed ? GODWIT_NOMEM : GODWIT_CONSTRAINT;
+    }
+    p.values = ARENA_ARRAY(a, value, columns);
+    p.write = ARENA_ARRAY(a, bool, columns);
+    if (!p.values || !p.write ||
+        !pg_grow((void **)&st->changes, &st->change_cap, st->change_count, sizeof p)) {
+        return GODWIT_NOMEM;
+    }
+    memcpy(p.values, row->row.values, columns * sizeof *p.values);
+    p.kind = kind_of(change);
+    if (p.kind != PG_NOTHING && p.kind != PG_DELETE) {
+        choose_columns(info, &p);
+    }
+    p.exact = is_exact(info, &p);
+    p.wave = wave_of(st, info, &p);
+    row->unwritten = p.wave + 1;
+    row->unsettled = row->unsettled || !p.exact;
+    row->typed = change->is_delete ? row->typed && row->table->deleted_column >= 0 : true;
+    bool plain = clock_plain(st, change, group);
+    p.clock = plain ? (slice){0} : change->clock_json;
+    p.clock_seq = plain ? row->row.created.seq : 0;
+    st->changes[st->change_count++] = p;
+    return pg_refs_keep(st, &st->changes[st->change_count - 1], refusal);
+}
+
+/* The row of a result as this group leaves it, where no change of the group carries it. */
+static godwit_status keep_result(store *st, decide_commit *commit, decide_result *result) {
+    const decide_row *row = result->row;
+    if (!row || result->result.len ||
+        (row->change < commit->change_count && commit->changes[row->change].row == row)) {
+        return GODWIT_OK;
+    }
+    result->result = pg_columns_json(st, st->context->a, row->table, row->row.values, NULL);
+    return result->result.ptr ? GODWIT_OK : GODWIT_NOMEM;
+}
+
+godwit_status pg_group_save(store *st, decide_context *c, const store_author *author,
+                            const wire_op *ops, decide_commit *commit, decide_refusal *refusal) {
+    *refusal = (decide_refusal){0};
+    ASSERT(st->group_count == 0 || st->context == c);
+    st->context = c;
+    if (!pg_grow((void **)&st->groups, &st->group_cap, st->group_count, sizeof *st->groups)) {
+        return GODWIT_NOMEM;
+    }
+    st->groups[st->group_count++] = (pg_group){
+        .author = *author, .ops = ops, .commit = commit, .first_change = st->change_count};
+    godwit_status status = next_salt(st, &st->groups[st->group_count - 1].salt);
+    for (size_t i = 0; status == GODWIT_OK && i < commit->change_count; i++) {
+        status = keep_change(st, &commit->changes[i], refusal);
+    }
+    for (size_t i = 0; status == GODWIT_OK && i < commit->result_count; i++) {
+        status = keep_result(st, commit, &commit->results[i]);
+    }
+    raise_barriers(st, st->groups[st->group_count - 1].first_change);
+    return status;
+}
+
+void pg_drop_pending(store *st) {
+    st->group_count = 0;
+    st->change_count = 0;
+    st->ref_count = 0;
+    memset(st->barriers, 0, st->barrier_count * sizeof *st->barriers);
+}
+
+/* ---- texts ---- */
+
+slice pg_columns_json(store *st, arena *a, const schema_table *t, const value *values,
+                      const bool *picked) {
+    const pg_table *info = pg_table_of(st->tables, t);
+    bytes *b = &st->json;
+    bool first = true;
+    bytes_clear(b);
+    bytes_char(b, '{');
+    for (size_t i = 0; i < t->column_count; i++) {
+        if (t->columns[i].local || (picked && !picked[i])) {
+            continue;
+        }
+        if (!first) {
+            bytes_char(b, ',');
+        }
+        first = false;
+        bytes_slice(b, info->columns[i].json_key);
+        value_to_json(b, &values[i]);
+    }
+    bytes_char(b, '}');
+    return b->failed ? (slice){0} : arena_copy(a, bytes_view(b));
+}
+
+/* Columns whose meta is not that of the row's creation; no ptr when there are none. */
+static slice meta_json(store *st, arena *a, const decide_row *row) {
+    const schema_table *t = row->table;
+    const pg_table *info = pg_table_of(st->tables, t);
+    bytes *b = &st->json;
+    bytes_clear(b);
+    for (size_t i = 0; i < t->column_count; i++) {
+        const merge_meta *m = &row->row.meta[i];
+        if (m->ver == 0) {
+            continue;
+        }
+        bytes_char(b, b->len ? ',' : '{');
+        bytes_slice(b, info->columns[i].json_key);
+        bytes_char(b, '[');
+        bytes_int(b, m->ver);
+        bytes_char(b, ',');
+        bytes_int(b, m->at_ms);
+        bytes_char(b, ',');
+        json_write_text(b, m->device);
+        bytes_char(b, ',');
+        bytes_int(b, m->seq);
+        if (m->tags.len) {
+            bytes_char(b, ',');
+            bytes_slice(b, m->tags);
+        }
+        bytes_char(b, ']');
+    }
+    if (b->len == 0 && !b->failed) {
+        return (slice){0};
+    }
+    bytes_char(b, '}');
+    if (b->failed) {
+        a->failed = true;
+        return (slice){0};
+    }
+    return arena_copy(a, bytes_view(b));
+}
+
+static slice or_null(slice s) {
+    return s.len ? s : (slice){0};
+}
+static slice or_empty(slice s) {
+    return s.ptr ? s : SLICE("");
+}
+
+/* ---- rows and feed ---- */
+
+/* Each row once, as its last change left it. */
+static godwit_status send_rows(store *st) {
+    arena *a = st->context->a;
+    pg_link *l = &st->link;
+    size_t count = 0;
+    const pg_change **last = ARENA_ARRAY(a, const pg_change *, st->change_count);
+    slice *metas = ARENA_ARRAY(a, slice, st->change_count);
+    slice *images = ARENA_ARRAY(a, slice, st->change_count);
+    if (!last || !metas || !images) {
+        return GODWIT_NOMEM;
+    }
+    for (size_t i = st->change_count; i-- > 0;) {
+        decide_row *row = st->changes[i].change->row;
+        if (row->unwritten == 0) {
+            continue;
+        }
+        row->unwritten = 0;
+        row->unsettled = false;
+        metas[count] = meta_json(st, a, row);
+        images[count] = row->row.deleted ? pg_columns_json(st, a, row->table, row->row.values, NULL)
+                                         : (slice){0};
+        last[count++] = &st->changes[i];
+    }
+    if (a->failed || count == 0) {
+        return a->failed ? GODWIT_NOMEM : GODWIT_OK;
+    }
+#define ROWS(type, item)                                                                           \
+    do {                                                                                           \
+        pg_array(l, type, count);                                                                  \
+        for (size_t i = 0; i < count; i++) {                                                       \
+            const decide_row *row = last[i]->change->row;                                          \
+            const merge_row *m = &row->row;                                                        \
+            (void)m;                                                                               \
+            item;                                                                                  \
+        }                                                                                          \
+    } while (0)
+    pg_text(l, st->context->scope);
+    ROWS(PG_OID_TEXT, pg_item(l, row->table->name));
+    ROWS(PG_OID_TEXT, pg_item(l, or_empty(row->id)));
+    ROWS(PG_OID_INT8, pg_item_int(l, m->ver));
+    ROWS(PG_OID_INT8, pg_item_int(l, m->gen));
+    ROWS(PG_OID_INT8, pg_item_int(l, m->created_ver));
+    ROWS(PG_OID_INT8, pg_item_int(l, m->created.at_ms));
+    ROWS(PG_OID_INT8, pg_item_int(l, m->created.seq));
+    ROWS(PG_OID_INT8, pg_item_int_if(l, m->deleted, m->del_ver));
+    ROWS(PG_OID_TEXT, pg_item(l, m->deleted ? or_null(m->del_device) : (slice){0}));
+    ROWS(PG_OID_TEXT, pg_item(l, last[i]->clock));
+    ROWS(PG_OID_TEXT, pg_item(l, metas[i]));
+    ROWS(PG_OID_TEXT, pg_item(l, images[i]));
+#undef ROWS
+    return pg_send(
+        l, "INSERT INTO godwit.row(scope, tbl, pk, ver, gen, created_ver, created_at, created_seq,"
+           " del_ver, del_device, vclock, col_meta, last_image)"
+           " SELECT $1, u.* FROM (SELECT tbl, pk, ver, gen::int, created_ver, created_at,"
+           " created_seq, del_ver, del_device, vclock::json, col_meta::json, last_image::json"
+           " FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],"
+           " $7::bigint[], $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::text[],"
+           " $13::text[]) v(tbl, pk, ver, gen, created_ver, created_at, created_seq, del_ver,"
+           " del_device, vclock, col_meta, last_image)) u"
+           " ON CONFLICT (scope, tbl, pk) DO UPDATE SET ver = excluded.ver, gen = excluded.gen,"
+           " created_ver = excluded.created_ver, created_at = excluded.created_at,"
+           " created_seq = excluded.created_seq, del_ver = excluded.del_ver,"
+           " del_device = excluded.del_device, vclock = excluded.vclock,"
+           " col_meta = excluded.col_meta, last_image = excluded.last_image");
+}
+
+static godwit_status send_changes(store *st) {
+    pg_link *l = &st->link;
+    size_t count = st->change_count;
+    if (count == 0) {
+        return GODWIT_OK;
+    }
+#define CHANGES(type, item)                                                                        \
+    do {                                                                                           \
+        pg_array(l, type, count);                                                                  \
+        for (size_t i = 0; i < count; i++) {                                                       \
+            const pg_change *p = &st->changes[i];                                                  \
+            const decide_change *change = p->change;                                               \
+            const decide_commit *commit = st->groups[p->group].commit;                             \
+            (void)change;                                                                          \
+            (void)commit;                                                                          \
+            item;                                                                                  \
+        }                                                                                          \
+    } while (0)
+    pg_text(l, st->context->scope);
+    CHANGES(PG_OID_INT8, pg_item_int(l, commit->commit_seq));
+    CHANGES(PG_OID_INT8, pg_item_int(l, change - commit->changes));
+    CHANGES(PG_OID_TEXT, pg_item(l, change->row->table->name));
+    CHANGES(PG_OID_TEXT, pg_item(l, or_empty(change->row->id)));
+    CHANGES(PG_OID_TEXT, pg_item(l, change->is_delete ? SLICE("D") : SLICE("U")));
+    CHANGES(PG_OID_INT8, pg_item_int(l, change->full));
+    CHANGES(PG_OID_INT8, pg_item_int(l, change->prev_seq));
+    CHANGES(PG_OID_INT8, pg_item_int(l, p->clock_seq));
+    CHANGES(PG_OID_TEXT, pg_item(l, p->clock));
+    CHANGES(PG_OID_TEXT, pg_item(l, or_null(change->columns_json)));
+#undef CHANGES
+    return pg_send(l,
+                   "INSERT INTO godwit.change(scope, commit_seq, idx, tbl, pk, kind, full_row,"
+                   " prev_seq, clock_seq, vclock, cols)"
+                   " SELECT $1, commit_seq, idx, tbl, pk, kind::\"char\", full_row = 1, prev_seq,"
+                   " clock_seq, vclock::json, cols::json FROM unnest($2::bigint[], $3::bigint[],"
+                   " $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],"
+                   " $9::bigint[], $10::text[], $11::text[]) v(commit_seq, idx, tbl, pk, kind,"
+                   " full_row, prev_seq, clock_seq, vclock, cols)");
+}
+
+/* ---- ledger and commits ---- */
+
+typedef struct {
+    const pg_group *group;
+    const decide_result *result;
+    const wire_op *op;
+    int64_t shared; /* the change of the commit that shows the whole row, -1 = none does */
+} ledger_row;
+
+/* Index of the change that shows the whole row of this result, -1 when none does. */
+static int64_t full_change_of(const decide_commit *commit, const decide_row *row) {
+    size_t i = row ? row->change : 0;
+    bool shown =
+        row && i < commit->change_count && commit->changes[i].row == row && commit->changes[i].full;
+    return shown ? (int64_t)i : -1;
+}
+
+static godwit_status send_ops(store *st) {
+    arena *a = st->context->a;
+    pg_link *l = &st->link;
+    size_t count = 0;
+    for (size_t g = 0; g < st->group_count; g++) {
+        count += st->groups[g].author.stream ? st->groups[g].commit->result_count : 0;
+    }
+    ledger_row *rows = ARENA_ARRAY(a, ledger_row, count);
+    if (!rows || count == 0) {
+        return rows ? GODWIT_OK : GODWIT_NOMEM;
+    }
+    count = 0;
+    for (size_t g = 0; g < st->group_count; g++) {
+        const pg_group *group = &st->groups[g];
+        for (size_t i = 0; group->author.stream && i < group->commit->result_count; i++) {
+            const decide_result *result = &group->commit->results[i];
+            int64_t shared = result->first_commit ? -1 : full_change_of(group->commit, result->row);
+            rows[count++] = (ledger_row){group, result, &group->ops[i], shared};
+        }
+    }
+#define OPS(type, item)                                                                            \
+    do {                                                                                           \
+        pg_array(l, type, count);                                                                  \
+        for (size_t i = 0; i < count; i++) {                                                       \
+            const ledger_row *r = &rows[i];                                                        \
+            item;                                                                                  \
+        }                                                                                          \
+    } while (0)
+    pg_text(l, st->context->scope);
+    OPS(PG_OID_TEXT, pg_item(l, r->group->author.device_id));
+    OPS(PG_OID_INT8, pg_item_int(l, r->op->seq));
+    OPS(PG_OID_TEXT, pg_item(l, or_empty(r->op->lineage)));
+    OPS(PG_OID_INT8, pg_item_int(l, r->op->lsn));
+    OPS(PG_OID_BYTEA, pg_item(l, (slice){(const char *)r->op->key, SHA256_BYTES}));
+    OPS(PG_OID_INT8, pg_item_int(l, r->group->commit->commit_seq));
+    OPS(PG_OID_TEXT, pg_item(l, slice_of(op_outcome_name(r->result->outcome))));
+    OPS(PG_OID_TEXT, pg_item(l, or_null(slice_of(op_code_name(r->result->code)))));
+    OPS(PG_OID_TEXT, pg_item(l, or_null(r->result->detail)));
+    OPS(PG_OID_TEXT, pg_item(l, or_null(r->result->conflicts_json)));
+    OPS(PG_OID_INT8, pg_item_int_if(l, r->shared >= 0, r->shared));
+    OPS(PG_OID_TEXT, pg_item(l, r->shared >= 0 ? (slice){0} : or_null(r->result->result)));
+#undef OPS
+    return pg_send(l,
+                   "INSERT INTO godwit.op(scope, device_id, seq, lineage, lsn, op_key, commit_seq,"
+                   " outcome, code, detail, conflicts, result_change, result)"
+                   " SELECT $1, device_id, seq, lineage, lsn, op_key, commit_seq, outcome, code,"
+                   " detail, conflicts::json, result_change, result::json"
+                   " FROM unnest($2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bytea[],"
+                   " $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[],"
+                   " $12::bigint[], $13::text[]) v(device_id, seq, lineage, lsn, op_key,"
+                   " commit_seq, outcome, code, detail, conflicts, result_change, result)");
+}
+
+static godwit_status send_commits(store *st) {
+    pg_link *l = &st->link;
+    size_t count = st->group_count;
+#define COMMITS(type, item)                                                                        \
+    do {                                                                                           \
+        pg_array(l, type, count);                                                                  \
+        for (size_t i = 0; i < count; i++) {                                                       \
+            const pg_group *g = &st->groups[i];                                                    \
+            item;                                                                                  \
+        }                                                                                          \
+    } while (0)
+    pg_text(l, st->context->scope);
+    COMMITS(PG_OID_INT8, pg_item_int(l, g->commit->commit_seq));
+    COMMITS(PG_OID_INT8, pg_item_int(l, g->salt));
+    COMMITS(PG_OID_TEXT, pg_item(l, or_null(g->author.device_id)));
+    COMMITS(PG_OID_INT8, pg_item_int(l, g->commit->first_seq));
+    COMMITS(PG_OID_INT8, pg_item_int(l, g->commit->last_seq));
+    COMMITS(PG_OID_TEXT, pg_item(l, slice_of(op_outcome_name(g->commit->outcome))));
+    COMMITS(PG_OID_TEXT, pg_item(l, or_null(g->author.user_id)));
+    COMMITS(PG_OID_INT8, pg_item_int(l, g->commit->at_ms));
+#undef COMMITS
+    return pg_send(l, "INSERT INTO godwit.commit(scope, commit_seq, salt, origin, device_id,"
+                      " first_seq, last_seq, outcome, user_id, committed_at)"
+                      " SELECT $1, commit_seq, salt, 'device', device_id, first_seq, last_seq,"
+                      " outcome, user_id, to_timestamp(at::double precision / 1000)"
+                      " FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bigint[],"
+                      " $6::bigint[], $7::text[], $8::text[], $9::bigint[]) v(commit_seq, salt,"
+                      " device_id, first_seq, last_seq, outcome, user_id, at)");
+}
+
+/* ---- flush ---- */
+
+/* JSON of what the database holds now, shared between feed, ledger and answer. */
+static godwit_status write_texts(store *st) {
+    arena *a = st->context->a;
+    for (size_t i = 0; i < st->change_count; i++) {
+        pg_change *p = &st->changes[i];
+        decide_change *change = p->change;
+        if (!change->is_delete) {
+            change->columns_json = pg_columns_json(st, a, change->row->table, p->values,
+                                                   change->full ? NULL : change->columns);
+        }
+    }
+    for (size_t g = 0; g < st->group_count; g++) {
+        const pg_group *group = &st->groups[g];
+        for (size_t i = 0; i < group->commit->result_count; i++) {
+            decide_result *result = &group->commit->results[i];
+            if (!result->row || result->result.len) {
+                continue;
+            }
+            const pg_change *p = &st->changes[group->first_change + result->row->change];
+            const decide_change *change = p->change;
+            bool whole = full_change_of(group->commit, result->row) >= 0;
+            result->result = whole ? change->columns_json
+                                   : pg_columns_json(st, a, change->row->table, p->values, NULL);
+        }
+    }
+    return a->failed ? GODWIT_NOMEM : GODWIT_OK;
+}
+
+godwit_status pg_flush(store *st, decide_refusal *refusal) {
+    *refusal = (decide_refusal){0};
+    if (st->group_count == 0) {
+        return GODWIT_OK;
+    }
+    godwit_status status = pg_typed_write(st, refusal);
+    if (status == GODWIT_OK) {
+        status = write_texts(st);
+    }
+    if (status == GODWIT_OK) {
+        status = send_rows(st);
+    }
+    if (status == GODWIT_OK) {
+        status = send_changes(st);
+    }
+    if (status == GODWIT_OK) {
+        status = send_ops(st);
+    }
+    if (status == GODWIT_OK) {
+        status = send_commits(st);
+    }
+    if (status == GODWIT_OK) {
+        status = pg_conflicts_save(st);
+    }
+    if (status == GODWIT_OK) {
+        pg_drop_pending(st);
+    }
+    return status;
+}
+
+/* Only what an operation builds on must be what the database holds. */
+godwit_status pg_rows_settle(store *st, const decide_context *c, const wire_op *ops, size_t count,
+                             decide_refusal *refusal) {
+    *refusal = (decide_refusal){0};
+    for (size_t i = 0; st->group_count > 0 && i < count; i++) {
+        const schema_table *t = schema_find(c->schema, ops[i].entity_type);
+        const decide_row *row = t ? decide_row_find(c, t, ops[i].entity_id) : NULL;
+        if (row && row->unsettled) {
+            return pg_flush(st, refusal);
+        }
+    }
+    return GODWIT_OK;
+}

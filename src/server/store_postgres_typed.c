@@ -1,0 +1,556 @@
+/* Tracked rows: the pending changes become statements over whole tables, in waves.
+ *
+ * A wave holds at most one change per row, so that every state a group left behind meets the
+ * table's constraints. Inside a wave deletes come first (children before parents), then new rows
+ * and updates (parents before children); a statement takes all changes of one table and one set of
+ * columns, as arrays of text that the database casts to the columns' own types. All waves are sent
+ * before anything is waited for; only values that may be stored as something else are sent back.
+ *
+ * A constraint that fails undoes the savepoint around it. The caller then comes with one group at a
+ * time, and the order of deletes, new rows and updates is tried in the three ways that let
+ * values and references change hands. */
+#include <stdlib.h>
+
+#include "server/store_postgres.h"
+
+typedef struct {
+    const pg_change **changes; /* of one statement */
+    size_t count;
+    size_t statement; /* number since the last sync */
+} batch;
+
+typedef struct {
+    store *st;
+    const int *order; /* place of each kind in a wave */
+    bool single;      /* a statement per change: to find the guilty one */
+    const pg_change **sorted;
+    size_t sorted_count;
+    batch *batches;
+    size_t batch_count;
+    size_t wave_from; /* first batch of the wave being sent */
+    pg_question questions[PG_QUESTIONS_MAX];
+    slice now; /* RFC 3339 */
+} writer;
+
+static const pg_table *table_of(const store *st, const pg_change *p) {
+    return pg_table_of(st->tables, p->change->row->table);
+}
+
+/* ---- sorting ---- */
+
+/* qsort has no context: what it needs is copied into each item. */
+typedef struct {
+    const pg_change *p;
+    unsigned wave;
+    int kind;
+    size_t rank;
+    const pg_table *table;
+} sort_item;
+
+static int by_statement(const void *x, const void *y) {
+    const sort_item *a = x;
+    const sort_item *b = y;
+    if (a->wave != b->wave) {
+        return a->wave < b->wave ? -1 : 1;
+    }
+    if (a->kind != b->kind) {
+        return a->kind < b->kind ? -1 : 1;
+    }
+    if (a->rank != b->rank) {
+        return a->rank < b->rank ? -1 : 1;
+    }
+    if (a->table != b->table) {
+        return a->table < b->table ? -1 : 1;
+    }
+    int order = memcmp(a->p->write, b->p->write, a->table->table->column_count * sizeof(bool));
+    if (order == 0) {
+        order = (int)a->p->exact - (int)b->p->exact;
+    }
+    return order ? order : (a->p->place > b->p->place) - (a->p->place < b->p->place);
+}
+
+static bool same_statement(const sort_item *a, const sort_item *b) {
+    return a->wave == b->wave && a->kind == b->kind && a->table == b->table &&
+           a->p->exact == b->p->exact &&
+           memcmp(a->p->write, b->p->write, a->table->table->column_count * sizeof(bool)) == 0;
+}
+
+static godwit_status make_batches(writer *w) {
+    store *st = w->st;
+    arena *a = st->context->a;
+    sort_item *items = ARENA_ARRAY(a, sort_item, st->change_count);
+    w->sorted = ARENA_ARRAY(a, const pg_change *, st->change_count);
+    w->batches = ARENA_ARRAY(a, batch, st->change_count);
+    if (!items || !w->sorted || !w->batches) {
+        return GODWIT_NOMEM;
+    }
+    size_t count = 0;
+    for (size_t i = 0; i < st->change_count; i++) {
+        const pg_change *p = &st->changes[i];
+        if (p->kind == PG_NOTHING) {
+            continue;
+        }
+        const pg_table *info = table_of(st, p);
+        size_t rank = p->kind == PG_DELETE ? SIZE_MAX - info->rank : info->rank;
+        items[count++] = (sort_item){p, p->wave, w->order[p->kind], rank, info};
+    }
+    qsort(items, count, sizeof *items, by_statement);
+    w->sorted_count = count;
+    w->batch_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        w->sorted[i] = items[i].p;
+        if (i == 0 || w->single || !same_statement(&items[i - 1], &items[i])) {
+            w->batches[w->batch_count++] = (batch){.changes = &w->sorted[i]};
+        }
+        w->batches[w->batch_count - 1].count++;
+    }
+    return GODWIT_OK;
+}
+
+/* ---- parameters ---- */
+
+/* The value of a column the server maintains itself, in the column's own terms. */
+static slice local_text(const writer *w, const pg_table *info, const pg_change *p, size_t column) {
+    const schema_table *t = info->table;
+    const pg_group *group = &w->st->groups[p->group];
+    bool flag = info->columns[column].class == PG_CLASS_BOOL;
+    int at = (int)column;
+    if (at == t->updated_at_column) {
+        return w->now;
+    }
+    if (at == t->vector_clock_column) {
+        return p->change->clock_json;
+    }
+    if (at == t->created_by_device_column) {
+        return group->author.device_id.len ? group->author.device_id : (slice){0};
+    }
+    ASSERT(at == t->deleted_column);
+    if (p->change->is_delete) {
+        return flag ? SLICE("true") : w->now;
+    }
+    return flag ? SLICE("false") : (slice){0};
+}
+
+static godwit_status column_array(writer *w, const pg_table *info, const batch *b, size_t column) {
+    store *st = w->st;
+    pg_link *l = &st->link;
+    pg_array(l, PG_OID_TEXT, b->count);
+    for (size_t i = 0; i < b->count; i++) {
+        const pg_change *p = b->changes[i];
+        if (info->table->columns[column].local) {
+            pg_item(l, local_text(w, info, p, column));
+            continue;
+        }
+        bool null = false;
+        bytes_clear(&st->json);
+        if (pg_value_write(&info->columns[column], &p->values[column], &st->json, &null) !=
+            GODWIT_OK) {
+            return GODWIT_INVALID;
+        }
+        pg_item(l, null ? (slice){0} : st->json.len ? bytes_view(&st->json) : SLICE(""));
+    }
+    return st->json.failed ? GODWIT_NOMEM : GODWIT_OK;
+}
+
+static godwit_status key_arrays(writer *w, const pg_table *info, const batch *b) {
+    arena *a = w->st->context->a;
+    slice *ids = ARENA_ARRAY(a, slice, b->count);
+    if (!ids) {
+        return GODWIT_NOMEM;
+    }
+    for (size_t i = 0; i < b->count; i++) {
+        ids[i] = b->changes[i]->change->row->id;
+    }
+    return pg_key_arrays(&w->st->link, a, info, ids, b->count);
+}
+
+/* ---- statements ---- */
+
+/* k.c3::numeric(10,2); an array may come as JSON or as PostgreSQL writes it */
+static void cast(bytes *sql, const pg_column *column, size_t n) {
+    if (column->class != PG_CLASS_ARRAY) {
+        bytes_printf(sql, "k.c%zu::", n);
+        bytes_slice(sql, column->sql_type);
+        return;
+    }
+    bytes_printf(sql,
+                 "CASE WHEN k.c%zu LIKE '[%%' THEN (ARRAY(SELECT"
+                 " json_array_elements_text(k.c%zu::json)))::",
+                 n, n);
+    bytes_slice(sql, column->sql_type);
+    bytes_printf(sql, " ELSE k.c%zu::", n);
+    bytes_slice(sql, column->sql_type);
+    bytes_text(sql, " END");
+}
+
+/* unnest($1::text[], ..) WITH ORDINALITY k(c0, .., k0, .., n) */
+static void source(bytes *sql, size_t columns, size_t keys) {
+    bytes_text(sql, " FROM unnest(");
+    for (size_t i = 0; i < columns + keys; i++) {
+        bytes_printf(sql, "%s$%zu::text[]", i ? ", " : "", i + 1);
+    }
+    bytes_text(sql, ") WITH ORDINALITY k(");
+    for (size_t i = 0; i < columns; i++) {
+        bytes_printf(sql, "c%zu, ", i);
+    }
+    for (size_t i = 0; i < keys; i++) {
+        bytes_printf(sql, "k%zu, ", i);
+    }
+    bytes_text(sql, "n)");
+}
+
+static void insert_text(bytes *sql, const pg_table *info, const bool *write) {
+    const schema_table *t = info->table;
+    const char *separator = " (";
+    size_t n = 0;
+    bytes_text(sql, "INSERT INTO ");
+    bytes_slice(sql, info->sql_name);
+    bytes_text(sql, " AS t");
+    for (size_t i = 0; i < t->column_count; i++) {
+        if (write[i]) {
+            bytes_text(sql, separator);
+            bytes_identifier(sql, t->columns[i].name);
+            separator = ", ";
+        }
+    }
+    bytes_text(sql, info->identity ? ") OVERRIDING SYSTEM VALUE SELECT " : ") SELECT ");
+    for (size_t i = 0; i < t->column_count; i++) {
+        if (write[i]) {
+            bytes_text(sql, n ? ", " : "");
+            cast(sql, &info->columns[i], n++);
+        }
+    }
+    source(sql, n, 0);
+    bytes_text(sql, " ORDER BY k.n");
+}
+
+static void update_text(bytes *sql, const pg_table *info, const bool *write) {
+    const schema_table *t = info->table;
+    size_t n = 0;
+    bytes_text(sql, "UPDATE ");
+    bytes_slice(sql, info->sql_name);
+    bytes_text(sql, " AS t");
+    for (size_t i = 0; i < t->column_count; i++) {
+        if (write[i]) {
+            bytes_text(sql, n ? ", " : " SET ");
+            bytes_identifier(sql, t->columns[i].name);
+            bytes_text(sql, " = ");
+            cast(sql, &info->columns[i], n++);
+        }
+    }
+    source(sql, n, t->key_count);
+    bytes_text(sql, " WHERE ");
+    bytes_text(sql, info->key_join);
+}
+
+static bool writes_any(const pg_table *info, const bool *write) {
+    for (size_t i = 0; i < info->table->column_count; i++) {
+        if (write[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static godwit_status send_write(writer *w, const pg_table *info, batch *b) {
+    store *st = w->st;
+    const bool *write = b->changes[0]->write;
+    bool update = b->changes[0]->kind == PG_UPDATE;
+    bool nothing = update && !writes_any(info, write); /* a table of nothing but its key */
+    godwit_status status = GODWIT_OK;
+    bytes_clear(&st->sql);
+    for (size_t i = 0; !nothing && status == GODWIT_OK && i < info->table->column_count; i++) {
+        status = write[i] ? column_array(w, info, b, i) : GODWIT_OK;
+    }
+    if (status == GODWIT_OK && update) {
+        status = key_arrays(w, info, b);
+    }
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    if (nothing) {
+        bytes_text(&st->sql, info->load_sql);
+    } else if (update) {
+        update_text(&st->sql, info, write);
+    } else {
+        insert_text(&st->sql, info, write);
+    }
+    if (!nothing && !b->changes[0]->exact) {
+        bytes_printf(&st->sql, " RETURNING %s, %s", update ? "k.n" : "0", info->select_list);
+    }
+    b->statement = st->link.sent;
+    return st->sql.failed ? GODWIT_NOMEM : pg_send(&st->link, st->sql.ptr);
+}
+
+/* Rows that triggers may touch once more after the statement are looked at again. */
+static godwit_status send_again(writer *w, const pg_table *info, batch *b) {
+    if (!info->after_triggers || b->changes[0]->exact) {
+        return GODWIT_OK;
+    }
+    godwit_status status = key_arrays(w, info, b);
+    return status == GODWIT_OK ? pg_send(&w->st->link, info->load_sql) : status;
+}
+
+static godwit_status ask_children(writer *w, const pg_table *info, const batch *b, size_t *asked) {
+    godwit_status status = GODWIT_OK;
+    for (size_t i = 0; status == GODWIT_OK && i < info->child_count; i++) {
+        if (*asked == PG_QUESTIONS_MAX) {
+            return GODWIT_LIMIT;
+        }
+        status = key_arrays(w, info, b);
+        if (status == GODWIT_OK) {
+            w->questions[(*asked)++] =
+                (pg_question){info->children[i], b->changes[0], w->st->link.sent};
+            status = pg_send(&w->st->link, info->children[i]->child_sql);
+        }
+    }
+    return status;
+}
+
+/* Rows that were only marked as deleted in the wave that ends before batch `end`. */
+static godwit_status ask_marked(writer *w, size_t end, size_t *asked) {
+    godwit_status status = GODWIT_OK;
+    for (size_t i = w->wave_from; status == GODWIT_OK && i < end; i++) {
+        const batch *b = &w->batches[i];
+        const pg_change **marked = ARENA_ARRAY(w->st->context->a, const pg_change *, b->count);
+        size_t count = 0;
+        for (size_t k = 0; marked && k < b->count; k++) {
+            if (b->changes[k]->kind == PG_UPDATE && b->changes[k]->change->is_delete) {
+                marked[count++] = b->changes[k];
+            }
+        }
+        const batch part = {.changes = marked, .count = count};
+        status = !marked ? GODWIT_NOMEM
+                 : count ? ask_children(w, table_of(w->st, marked[0]), &part, asked)
+                         : GODWIT_OK;
+    }
+    w->wave_from = end;
+    return status;
+}
+
+/* Before the rows go: does a live row still refer to one of them? The database's own cascades would
+ * take rows away that no operation names. */
+static godwit_status send_delete(writer *w, const pg_table *info, batch *b, size_t *asked) {
+    pg_link *l = &w->st->link;
+    godwit_status status = ask_children(w, info, b, asked);
+    if (status == GODWIT_OK) {
+        status = key_arrays(w, info, b);
+    }
+    b->statement = l->sent;
+    return status == GODWIT_OK ? pg_send(l, info->delete_sql) : status;
+}
+
+/* ---- refusals ---- */
+
+size_t pg_op_of(const store *st, const pg_change *p) {
+    const pg_group *group = &st->groups[p->group];
+    for (size_t i = 0; i < group->commit->result_count; i++) {
+        const wire_op *op = group->commit->results[i].op;
+        if (op && slice_equal(op->entity_id, p->change->row->id) &&
+            (slice_equal(op->entity_type, p->change->row->table->entity) ||
+             slice_equal(op->entity_type, p->change->row->table->name))) {
+            return i;
+        }
+    }
+    return 0;
+}
+
+static godwit_status refuse(writer *w, decide_refusal *refusal, op_code code, const char *detail,
+                            const pg_change *p) {
+    slice text = arena_copy(w->st->context->a, slice_of(detail));
+    *refusal = (decide_refusal){code, text, p ? pg_op_of(w->st, p) : 0};
+    return text.ptr ? GODWIT_CONSTRAINT : GODWIT_NOMEM;
+}
+
+static op_code code_of(const char *state) {
+    static const struct {
+        const char *state;
+        op_code code;
+    } codes[] = {{"23505", CODE_UNIQUE_VIOLATION}, {"23P01", CODE_UNIQUE_VIOLATION},
+                 {"23503", CODE_FK_VIOLATION},     {"23514", CODE_CHECK_FAILED},
+                 {"23502", CODE_NOT_NULL},         {"22", CODE_INVALID_VALUE},
+                 {"54", CODE_TOO_LARGE},           {"42501", CODE_FORBIDDEN}};
+    for (size_t i = 0; i < COUNT_OF(codes); i++) {
+        if (strncmp(state, codes[i].state, strlen(codes[i].state)) == 0) {
+            return codes[i].code;
+        }
+    }
+    return CODE_VALIDATION;
+}
+
+static godwit_status explain(writer *w, decide_refusal *refusal) {
+    const pg_error *e = &w->st->link.error;
+    const pg_change *p = NULL;
+    for (size_t i = 0; i < w->batch_count; i++) {
+        p = w->batches[i].statement == e->statement ? w->batches[i].changes[0] : p;
+    }
+    const char *detail = e->text;
+    for (size_t i = 0; i < w->st->tables->schema->table_count; i++) {
+        const pg_table *info = &w->st->tables->infos[i];
+        for (size_t k = 0; e->constraint[0] && k < info->parent_count; k++) {
+            if (slice_is(info->table->name, e->table) &&
+                slice_is(info->parents[k].name, e->constraint)) {
+                detail = info->parents[k].detail;
+            }
+        }
+    }
+    return refuse(w, refusal, code_of(e->state), detail, p);
+}
+
+/* ---- what the database made of it ---- */
+
+/* Who wrote the columns of this change. */
+static merge_meta cause_of(const writer *w, const pg_change *p) {
+    const merge_row *r = &p->change->row->row;
+    int64_t commit = w->st->groups[p->group].commit->commit_seq;
+    for (size_t i = 0; i < p->change->row->table->column_count; i++) {
+        if (p->change->columns[i] && r->meta[i].ver == commit) {
+            return r->meta[i];
+        }
+    }
+    return (merge_meta){.ver = commit, .at_ms = w->st->context->now_ms};
+}
+
+static godwit_status take_row(writer *w, const pg_table *info, const pg_change *p,
+                              const PGresult *r, int row) {
+    const schema_table *t = info->table;
+    merge_row *m = &p->change->row->row;
+    const merge_meta cause = cause_of(w, p);
+    for (size_t i = 0; i < t->column_count; i++) {
+        value stored;
+        if (t->columns[i].local || t->columns[i].is_key) {
+            continue;
+        }
+        godwit_status status =
+            pg_value_read(&info->columns[i], r, row, (int)i + 1, w->st->context->a, &stored);
+        if (status != GODWIT_OK) {
+            return status;
+        }
+        if (value_equal(&stored, &p->values[i])) {
+            continue;
+        }
+        if (!p->change->columns[i]) {
+            p->change->columns[i] = true; /* the database's doing: the author caused it */
+            m->meta[i] = cause;
+        }
+        p->values[i] = stored;
+        m->values[i] = stored;
+    }
+    return GODWIT_OK;
+}
+
+static godwit_status take_batch(writer *w, const batch *b, decide_refusal *refusal) {
+    const pg_table *info = table_of(w->st, b->changes[0]);
+    PGresult *r = pg_result(&w->st->link, b->statement);
+    int kind = b->changes[0]->kind;
+    bool exact = b->changes[0]->exact;
+    if (kind == PG_DELETE) {
+        return GODWIT_OK;
+    }
+    size_t hit = exact && PQnfields(r) == 0 ? (size_t)strtoull(PQcmdTuples(r), NULL, 10)
+                                            : (size_t)PQntuples(r);
+    if (hit != b->count) {
+        return refuse(w, refusal, CODE_VALIDATION, "the database did not take the row",
+                      b->changes[0]);
+    }
+    bool again = info->after_triggers && !exact;
+    r = again ? pg_result(&w->st->link, b->statement + 1) : r;
+    godwit_status status = GODWIT_OK;
+    for (int i = 0; !exact && status == GODWIT_OK && i < PQntuples(r); i++) {
+        int64_t n = again || kind == PG_UPDATE ? pg_field_int(r, i, 0) - 1 : i;
+        ASSERT(n >= 0 && (size_t)n < b->count);
+        status = take_row(w, info, b->changes[n], r, i);
+    }
+    return status;
+}
+
+/* ---- all of it ---- */
+
+static godwit_status send_all(writer *w, size_t *asked) {
+    godwit_status status = make_batches(w);
+    w->wave_from = 0;
+    for (size_t i = 0; status == GODWIT_OK && i < w->batch_count; i++) {
+        batch *b = &w->batches[i];
+        const pg_table *info = table_of(w->st, b->changes[0]);
+        if (i > 0 && b->changes[0]->wave != w->batches[i - 1].changes[0]->wave) {
+            status = ask_marked(w, i, asked);
+        }
+        if (status != GODWIT_OK) {
+            break;
+        }
+        if (b->changes[0]->kind == PG_DELETE) {
+            status = send_delete(w, info, b, asked);
+        } else {
+            status = send_write(w, info, b);
+            if (status == GODWIT_OK) {
+                status = send_again(w, info, b);
+            }
+        }
+    }
+    if (status == GODWIT_OK) {
+        status = ask_marked(w, w->batch_count, asked);
+    }
+    return status == GODWIT_OK ? pg_refs_ask(w->st, w->questions, asked) : status;
+}
+
+static godwit_status attempt(writer *w, decide_refusal *refusal) {
+    pg_link *l = &w->st->link;
+    size_t asked = 0;
+    godwit_status status = send_all(w, &asked);
+    if (status == GODWIT_INVALID || status == GODWIT_LIMIT) {
+        pg_give_up(l);
+        godwit_status sent = pg_sync(l);
+        return sent != GODWIT_OK && sent != GODWIT_CONSTRAINT
+                   ? sent
+                   : refuse(w, refusal, CODE_INVALID_VALUE, "a column can't hold the value", NULL);
+    }
+    if (status == GODWIT_OK) {
+        status = pg_sync(l);
+    }
+    if (status == GODWIT_CONSTRAINT) {
+        return explain(w, refusal);
+    }
+    for (size_t i = 0; status == GODWIT_OK && i < asked; i++) {
+        const pg_question *q = &w->questions[i];
+        if (PQntuples(pg_result(l, q->statement)) > 0) {
+            return refuse(w, refusal, CODE_FK_VIOLATION, q->key->detail, q->change);
+        }
+    }
+    for (size_t i = 0; status == GODWIT_OK && i < w->batch_count; i++) {
+        status = take_batch(w, &w->batches[i], refusal);
+    }
+    return status;
+}
+
+godwit_status pg_typed_write(store *st, decide_refusal *refusal) {
+    /* places of PG_NOTHING, PG_DELETE, PG_INSERT, PG_UPDATE; the last way tells which change it was
+     */
+    static const int orders[][4] = {{0, 1, 2, 3}, {0, 3, 1, 2}, {0, 1, 3, 2}};
+    const size_t last = COUNT_OF(orders) - 1;
+    char now[32];
+    wire_time_write(st->groups[0].author.now_ms, now);
+    writer w = {.st = st, .now = slice_of(now)};
+    if (st->change_count == 0) {
+        return GODWIT_OK;
+    }
+    bool alone = st->group_count == 1 && st->depth > 0;
+    godwit_status status = GODWIT_OK;
+    for (size_t i = 0;; i++) {
+        bool more = alone && i < last && st->change_count > 1;
+        w.order = orders[i];
+        w.single = alone && i == last;
+        if (more) {
+            status = pg_send(&st->link, "SAVEPOINT attempt");
+        }
+        if (status == GODWIT_OK) {
+            status = attempt(&w, refusal);
+        }
+        if (!more || status != GODWIT_CONSTRAINT) {
+            return status;
+        }
+        if (refusal->code != CODE_UNIQUE_VIOLATION && refusal->code != CODE_FK_VIOLATION) {
+            i = last - 1;
+        }
+        status = pg_send(&st->link, "ROLLBACK TO SAVEPOINT attempt");
+    }
+}
