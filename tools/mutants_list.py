@@ -92,4 +92,7 @@ MUTANTS = [
     {"guarantee": 6, "name": "what was held back stays behind", "file": "src/client/repair.c",
      "old": "if (!group->chosen && group->held_back) {", "new": "if (!group->chosen && group->held_back && i > 1000000) {",
      "tests": ["test_recovery.py::test_two_hundred_poison_operations_among_ten_thousand"]},
+    {"guarantee": 1, "name": "what a migration did to renamed columns is forgotten", "file": "src/client/gained.c",
+     "old": "status = queue_renamed(g, a, d, slice_of(name));", "new": "status = GODWIT_OK;\n        (void)queue_renamed;",
+     "tests": ["test_versions.py::test_a_migration_changes_what_it_renames"]},
 ]

@@ -119,7 +119,7 @@ static godwit_status take_registration(godwit *g, pump *p, arena *a, slice body)
         status = client_meta_set(g, "names", answer.names);
     }
     if (status == GODWIT_OK) {
-        status = migrate_new_values(g);
+        status = gained_queue(g);
     }
     if (status == GODWIT_OK && (more || (!known && head > SNAPSHOT_FIRST_COMMITS))) {
         status = bootstrap_require(g, p->request.scope);

@@ -242,6 +242,11 @@ static godwit_status check_stuck(doctor *d) {
 }
 
 /* Copies that no migration needs. */
+#define LEFTOVERS                                                                                  \
+    " FROM main.sqlite_schema AS c WHERE c.type = 'table' AND (c.name GLOB 'godwit_before_[0-9]*'" \
+    " OR c.name GLOB 'godwit_gained_[0-9]*' AND NOT EXISTS (SELECT 1 FROM godwit_meta AS m WHERE"  \
+    " m.k GLOB 'gained:*' AND c.name GLOB 'godwit_gained_' || substr(m.k, 8) || '_*'))"
+
 static godwit_status check_leftovers(doctor *d) {
     int64_t migrating = 0, count = 0;
     arena a;
@@ -249,10 +254,7 @@ static godwit_status check_leftovers(doctor *d) {
     arena_init(&a, d->g->allocator, 0);
     godwit_status status = client_meta_int(d->g, "migrating", 0, &migrating);
     if (status == GODWIT_OK && !migrating) {
-        status = db_int(&d->g->db, &count,
-                        "SELECT count(*) FROM main.sqlite_schema WHERE type = 'table' AND name GLOB"
-                        " 'godwit_before_[0-9]*'",
-                        "");
+        status = db_int(&d->g->db, &count, "SELECT count(*)" LEFTOVERS, "");
     }
     if (status == GODWIT_OK && count) {
         finding(d, "leftover", true, "%lld copies of a migration that is over take up space",
@@ -260,10 +262,7 @@ static godwit_status check_leftovers(doctor *d) {
     }
     if (status == GODWIT_OK && count && d->fix) {
         status = db_text(&d->g->db, &a, &drops,
-                         "SELECT group_concat('DROP TABLE main.' || name, ';') FROM"
-                         " main.sqlite_schema WHERE type = 'table' AND name GLOB"
-                         " 'godwit_before_[0-9]*'",
-                         "");
+                         "SELECT group_concat('DROP TABLE main.' || c.name, ';')" LEFTOVERS, "");
         status = status == GODWIT_OK ? db_exec(&d->g->db, drops.ptr) : status;
     }
     arena_deinit(&a);

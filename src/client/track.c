@@ -247,7 +247,7 @@ static godwit_status install(godwit *g, arena *a, const client_table *was, clien
             status = drift_redigest(g, now, was);
         }
         if (status == GODWIT_OK && !options->ignore) {
-            status = migrate_new_columns(g, a, was, now);
+            status = gained_note(g, a, was, now);
         }
     }
     if (status == GODWIT_OK) {

@@ -1,5 +1,5 @@
 /* Insides of tracking, shared by registry.c (what is tracked), shape.c (what the tables look like),
- * capture.c (triggers), track.c, initial.c, migrate.c and drift.c. */
+ * capture.c (triggers), track.c, initial.c, migrate.c, gained.c and drift.c. */
 #ifndef CLIENT_TRACK_H
 #define CLIENT_TRACK_H
 
@@ -103,11 +103,17 @@ godwit_status track_follow(godwit *g) MUST_USE;
 /* Whether renewing would change anything. */
 godwit_status track_fits(godwit *g, const client_table *t, bool *fits) MUST_USE;
 
-/* migrate.c: notes that the table has columns it did not have. What they hold beside their default is
- * queued by migrate_new_values, when the server has said which of them it knows by another name. */
-godwit_status migrate_new_columns(godwit *g, arena *a, const client_table *was,
-                                  const client_table *now) MUST_USE;
-godwit_status migrate_new_values(godwit *g) MUST_USE;
+/* gained.c: notes that the table has columns it did not have. What they hold beside their default is
+ * queued by gained_queue, when the server has said which of them it knows by another name. */
+godwit_status gained_note(godwit *g, arena *a, const client_table *was,
+                          const client_table *now) MUST_USE;
+/* A migration ends: keeps for gained_queue what it made of the values of columns that went, in those that
+ * came, should they be the same. before[before_count]: the data columns of `copy` ("main.name"). */
+godwit_status gained_keep(godwit *g, arena *a, const schema_column *before, size_t before_count,
+                          const client_table *t, slice copy) MUST_USE;
+godwit_status gained_queue(godwit *g) MUST_USE;
+/* Whether this is, or was, the column's name. */
+bool gained_named(const schema_column *column, slice name);
 
 /* track.c: the meta key under which settling notes that changes of a table were passed over,
  * because the table is gone. When it is back, everything is fetched anew. */

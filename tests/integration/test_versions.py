@@ -109,6 +109,57 @@ def test_three_versions_with_operations_queued_at_each(world):
     assert [r[0] for r in server.query("SELECT name FROM pins WHERE id = 'p-3'")] == ["meanwhile"]
 
 
+def test_a_migration_changes_what_it_renames(world):
+    """The device has not heard of the new names yet, and two such migrations wait."""
+    schema = ("CREATE TABLE pins (id TEXT PRIMARY KEY, title TEXT, visits INTEGER, colour TEXT);"
+              "PRAGMA user_version = 1;")
+    server = world.server(schema=schema, config="[table pins]\npolicy.visits = counter\n")
+    a, b = (world.device(name, server, schema=schema, tables=("pins",)) for name in "ab")
+    a.run("INSERT INTO pins VALUES ('p-1', ' well ', 10, 'red'), ('p-2', 'tree', 20, 'green'), ('p-3', ' hut ', 30, '')")
+    settle(a, b)
+    b.run("UPDATE pins SET title = 'old oak', visits = visits + 1 WHERE id = 'p-2'")
+    a.run("INSERT INTO pins VALUES ('p-4', ' of version 1 ', 1, NULL)")
+    a.script("""
+        SELECT godwit_migrate('begin');
+        ALTER TABLE pins RENAME COLUMN title TO name;
+        ALTER TABLE pins RENAME COLUMN visits TO seen;
+        ALTER TABLE pins DROP COLUMN colour;
+        ALTER TABLE pins ADD COLUMN kind TEXT DEFAULT 'site';
+        UPDATE pins SET name = trim(name) WHERE name <> trim(name);
+        UPDATE pins SET kind = 'house' WHERE id = 'p-3';
+        UPDATE pins SET seen = seen + 100 WHERE id <> 'p-2';
+        PRAGMA user_version = 2;
+        SELECT godwit_migrate('end');""")
+    a.run("UPDATE pins SET name = 'fountain', seen = seen + 1 WHERE id = 'p-1'")
+    a.run("INSERT INTO pins VALUES ('p-5', 'of version 2', 5, 'cave')")
+    a.script("""
+        SELECT godwit_migrate('begin');
+        ALTER TABLE pins RENAME COLUMN name TO label;
+        ALTER TABLE pins RENAME COLUMN kind TO sort;
+        UPDATE pins SET label = upper(label) WHERE id <> 'p-2';
+        UPDATE pins SET label = NULL WHERE id = 'p-3';
+        UPDATE pins SET seen = seen + 1000 WHERE id <> 'p-2';
+        PRAGMA user_version = 3;
+        SELECT godwit_migrate('end');""")
+    upgrade_server(server, "CREATE TABLE pins (id TEXT PRIMARY KEY, label TEXT, seen INTEGER, sort TEXT DEFAULT 'site')", """
+[table pins]
+former.label = name, title
+former.seen = visits
+former.sort = kind
+dropped = colour
+policy.seen = counter
+""")
+    assert cli("doctor", a.path).code == 0
+    settle(a, b)
+    want = [("p-1", "FOUNTAIN", 1111, "site"), ("p-2", "old oak", 21, "site"), ("p-3", None, 1130, "house"),
+            ("p-4", "OF VERSION 1", 1101, "site"), ("p-5", "OF VERSION 2", 1005, "cave")]
+    assert server.query("SELECT id, label, seen, sort FROM pins ORDER BY id") == want
+    assert a.run("SELECT id, label, seen, sort FROM pins ORDER BY id") == want
+    assert b.run("SELECT id, title, visits FROM pins ORDER BY id") == [row[:3] for row in want]
+    assert a.run("SELECT name FROM sqlite_schema WHERE name GLOB 'godwit_gained*'") == []
+    assert cli("doctor", a.path).code == 0
+
+
 def test_what_cannot_be_translated_is_kept(world):
     server = world.server(schema=SERVER_1)
     a = device(world, "a", server)
