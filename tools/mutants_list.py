@@ -2,6 +2,7 @@
 of `make test`; all of them: `make soak`."""
 
 SPINE = "test_spine.py::"
+IDENTITY = "test_identity.py::"
 GUARANTEE = "test_guarantees.py::test_guarantee_"
 
 MUTANTS = [
@@ -39,6 +40,29 @@ MUTANTS = [
     {"guarantee": 2, "name": "a gap goes unnoticed", "file": "src/core/decide.c",
      "old": "if (request->first_seq - 1 > device->applied_seq) {", "new": "if (request->first_seq - 1 > device->applied_seq + 1000) {",
      "tests": ["test_bad_input.py::test_a_sequence_gap"]},
+    {"guarantee": 2, "name": "the watermark is believed", "file": "src/client/reconcile.c",
+     "old": "    p->applied_seq = match->applied_seq;\n",
+     "new": "    p->applied_seq = match->applied_seq;\n    p->matched_seq = match->applied_seq;\n",
+     "tests": [IDENTITY + "test_a_copy_that_nothing_local_tells"]},
+    {"guarantee": 2, "name": "only the present identity is reconciled", "file": "src/client/reconcile.c",
+     "old": '" godwit_identity WHERE scope = ?1 AND current >= 0 ORDER"',
+     "new": '" godwit_identity WHERE scope = ?1 AND current = 1 ORDER"',
+     "tests": [IDENTITY + "test_what_was_sent_under_an_earlier_identity_comes_back"]},
+    {"guarantee": 2, "name": "keys under another identity not looked up", "file": "src/server/push_load.c",
+     "old": "    p->by_key = any ? by_key : NULL;", "new": "    p->by_key = any && run->a == NULL ? by_key : NULL;",
+     "tests": [IDENTITY + "test_a_copied_file_is_a_device_of_its_own"]},
+    {"guarantee": 2, "name": "where the database is does not matter", "file": "src/client/identity.c",
+     "old": "} else if (status == GODWIT_OK && !slice_is(stored, hex)) {",
+     "new": "} else if (status == GODWIT_OK && !slice_is(stored, hex) && stored.len == 0) {",
+     "tests": [IDENTITY + "test_a_copied_file_is_a_device_of_its_own"]},
+    {"guarantee": 2, "name": "a queue goes to whoever signs in", "file": "src/client/identity.c",
+     "old": "} else if (status == GODWIT_OK && !slice_equal(stored, user)) {",
+     "new": "} else if (status == GODWIT_OK && !slice_equal(stored, user) && stored.len == 0) {",
+     "tests": [IDENTITY + "test_a_queue_waits_for_its_user"]},
+    {"guarantee": 4, "name": "a base without its salt", "file": "src/core/decide.c",
+     "old": "return found && salt == op->base_salt ? op->base_seq : 0;",
+     "new": "return found && salt ? op->base_seq : 0;",
+     "tests": [IDENTITY + "test_a_base_in_lost_history_proves_nothing"]},
     # 3: what was committed together travels together
     {"guarantee": 3, "name": "groups not marked", "file": "src/client/group.c",
      "old": "last < m->before + 2", "new": "last >= 0",
