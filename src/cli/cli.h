@@ -32,6 +32,7 @@ int cli_demo(int argc, char **argv);
 int cli_serve(int argc, char **argv);
 int cli_pg(int argc, char **argv);
 int cli_token(int argc, char **argv);
+int cli_devices(int argc, char **argv);
 int cli_version(int argc, char **argv);
 
 /* ---- args.c ---- */

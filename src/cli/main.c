@@ -14,6 +14,7 @@ static const verb verbs[] = {
     {"serve", cli_serve, "run the sync server"},
     {"pg", cli_pg, "prepare a PostgreSQL database for the server"},
     {"token", cli_token, "make a token for a server's data folder"},
+    {"devices", cli_devices, "list a server's devices, keep some of them out"},
     {"init", cli_init, "set up an application database for syncing"},
     {"track", cli_track, "start capturing the changes of tables"},
     {"untrack", cli_untrack, "stop capturing the changes of tables"},

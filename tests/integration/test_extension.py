@@ -282,10 +282,14 @@ def test_an_orm_rebuilds_the_table(app):
     assert captured == ["a", "seen", "missed"]
 
 
-def test_a_renamed_table_is_named_by_the_doctor(app):
+def test_a_dropped_table_is_named_by_the_doctor_and_a_renamed_one_followed(app):
     app.execute("ALTER TABLE t RENAME TO u")
+    assert json.loads(one(app, "SELECT godwit_doctor()")) == {"findings": [], "remaining": 0}
+    app.execute("INSERT INTO u(id) VALUES ('a')")
+    assert one(app, "SELECT count(*) FROM sync_queue WHERE entity_id = 'a'") == 1
+    app.execute("DROP TABLE u")
     report = json.loads(one(app, "SELECT godwit_doctor()"))
-    assert [f["code"] for f in report["findings"]] == ["table-missing"] and '"t"' in report["findings"][0]["text"]
+    assert [f["code"] for f in report["findings"]] == ["table-missing"] and '"u"' in report["findings"][0]["text"]
 
 
 def test_the_applications_own_sync_queue_is_left_alone(path):

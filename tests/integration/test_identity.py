@@ -2,7 +2,7 @@
 import os
 import shutil
 
-from harness import Device, assert_converged, settle
+from harness import Device, assert_converged, cli, settle
 
 SUFFIXES = ("", "-wal", "-shm")
 
@@ -184,3 +184,37 @@ def test_a_queue_waits_for_its_user(world):
     assert_converged(server, [a])
     assert server.query("SELECT n.name, count(*) FROM godwit_commit c JOIN godwit_name n ON n.no = c.user_id"
                         " GROUP BY 1 ORDER BY 1") == [("ana", 2), ("ben", 1)]
+
+
+def test_a_device_is_revoked_while_the_server_runs(world):
+    server = world.server()
+    a, b = (world.device(name, server) for name in "ab")
+    insert(a, "p1")
+    insert(b, "p2")
+    settle(a, b)
+    where = ("--data", server.data)
+    listed = cli("devices", *where, "--json").json
+    assert [(d["user"], d["scope"], d["state"], d["sentSeq"]) for d in listed] == [("ana", "field", "active", 1)] * 2
+    of_a = server.query("SELECT n.name FROM godwit_commit c JOIN godwit_name n ON n.no = c.device_id WHERE"
+                        " commit_seq = 1")[0][0]
+    revoked = cli("devices", "revoke", of_a[:12], *where, "--json")
+    assert revoked.code == 0 and [(d["deviceId"], d["state"]) for d in revoked.json] == [(of_a, "revoked")]
+    insert(a, "p3")
+    insert(b, "p4")
+    refused = cli("sync", a.path)
+    assert refused.code == 1 and "may no longer be used" in refused.err, refused
+    settle(b)
+    assert [r[0] for r in server.rows("pins")] == ["p1", "p2", "p4"]
+    assert [r[0] for r in a.rows("pins")] == ["p1", "p2", "p3"]
+    assert a.one("SELECT state FROM sync_queue WHERE entity_id = 'p3'") == "pending"
+    assert cli("devices", "retire", of_a, *where).code == 1, "it would be let in"
+    assert cli("devices", "allow", of_a, *where).code == 0
+    settle(a, b)
+    assert_converged(server, [a, b])
+    assert [r[0] for r in server.rows("pins")] == ["p1", "p2", "p3", "p4"]
+    assert_once(server)
+    unknown = cli("devices", "revoke", of_a, "nobody", *where)
+    assert unknown.code == 1 and "nobody" in unknown.err
+    assert "revoked" not in cli("devices", *where).out, "the first id was marked although the second is unknown"
+    missing = cli("devices", "--data", server.folder)
+    assert missing.code == 1 and "--data" in missing.err
