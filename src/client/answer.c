@@ -164,6 +164,16 @@ static godwit_status check_names(godwit *g, arena *a, slice names, bool *known) 
     return status;
 }
 
+/* A page that follows another position than the one asked from: something between the server and us
+ * has answered from its memory. */
+static bool from_elsewhere(arena *a, slice cursor, const pull_answer *page) {
+    wire_cursor asked = {0};
+    if (page->from < 0 || (cursor.len && wire_cursor_parse(a, cursor, &asked) != GODWIT_OK)) {
+        return false;
+    }
+    return page->from != asked.seq;
+}
+
 static godwit_status take_sync(godwit *g, pump *p, arena *a, slice body, bool *more,
                                round_problem *kind) {
     push_answer answer;
@@ -171,6 +181,10 @@ static godwit_status take_sync(godwit *g, pump *p, arena *a, slice body, bool *m
     godwit_status status = wire_push_answer_parse(a, body, &answer);
     if (status != GODWIT_OK) {
         return status;
+    }
+    if (answer.has_changes && from_elsewhere(a, bytes_view(&p->request.cursor), &answer.changes)) {
+        *kind = PROBLEM_TRANSPORT;
+        return GODWIT_OK;
     }
     note_times(g, p, &answer);
     bool known = true;

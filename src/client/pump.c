@@ -202,7 +202,7 @@ static godwit_status seal_all(godwit *g) {
 }
 
 static godwit_status send(godwit *g, pump *p, round_phase phase, int max_ops) {
-    godwit_status status = lease_take(g, p, client_wall_ms(g) + REQUEST_TIMEOUT_MS * 2);
+    godwit_status status = lease_take(g, p, client_wall_ms(g) + LEASE_MAX_MS);
     bytes_clear(&p->request.path);
     bytes_clear(&p->request.body);
     bytes_clear(&p->request.cursor);

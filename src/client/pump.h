@@ -9,6 +9,7 @@
 #include "transport/transport.h"
 
 #define REQUEST_TIMEOUT_MS     30000
+#define LEASE_MAX_MS           (2 * REQUEST_TIMEOUT_MS) /* ahead of the clock */
 #define SNAPSHOT_FIRST_COMMITS 10000 /* a new replica this far behind starts from a snapshot */
 #define SEAL_PORTION           20000 /* operations sealed per transaction */
 

@@ -196,6 +196,10 @@ static godwit_status rows_of_table(seal_run_state *s, const client_table *t, boo
     return GODWIT_OK;
 }
 
+static bool operation_is(sqlite3_stmt *row_ops, const char *name) {
+    return strcmp((const char *)sqlite3_column_text(row_ops, 1), name) == 0;
+}
+
 godwit_status seal_is_live(seal_run_state *s, const seal_scope *scope, const seal_row *row,
                            bool *live) {
     godwit_status status = GODWIT_OK;
@@ -206,8 +210,12 @@ godwit_status seal_is_live(seal_run_state *s, const seal_scope *scope, const sea
         if (status == GODWIT_OK) {
             status = db_step(&s->g->db, s->row_ops, &found);
         }
+        /* an update makes no row live: it may only close the conflict of a row that is gone */
+        while (status == GODWIT_OK && found && operation_is(s->row_ops, "update")) {
+            status = db_step(&s->g->db, s->row_ops, &found);
+        }
         if (found) {
-            *live = strcmp((const char *)sqlite3_column_text(s->row_ops, 1), "delete") != 0;
+            *live = !operation_is(s->row_ops, "delete");
         }
         if (s->row_ops) {
             sqlite3_reset(s->row_ops);

@@ -188,6 +188,7 @@ typedef struct {
 typedef struct {
     wire_commit *commits;
     size_t commit_count;
+    int64_t from; /* the position it follows; -1 = not said */
     slice cursor;
     int64_t head;
     bool more;

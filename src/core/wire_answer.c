@@ -231,6 +231,7 @@ static void read_pull(wire_answer *r, const json *node, pull_answer *out) {
             r->broken = true;
         }
     }
+    out->from = json_find(node, SLICE("from")) ? wire_answer_int(r, node, "from") : -1;
     out->cursor = wire_answer_text(r, node, "cursor");
     out->head = wire_answer_int(r, node, "head");
     out->more = wire_answer_opt_bool(r, node, "more");

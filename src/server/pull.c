@@ -360,7 +360,9 @@ static godwit_status write_page(pull *p) {
     godwit_status status = GODWIT_OK;
     bool row = p->cursor.seq < p->scope.head;
     int64_t scanned = 0;
-    bytes_text(b, "{\"commits\":[");
+    bytes_text(b, "{\"from\":");
+    bytes_int(b, p->cursor.seq);
+    bytes_text(b, ",\"commits\":[");
     if (row) {
         status = store_feed_open(p->r->store, p->query->scope, p->cursor.seq);
     }

@@ -116,6 +116,22 @@ const store_verbs store_sqlite_verbs = {
 #undef LITE_VOID
 };
 
+/* A predecessor that was killed between writing a commit and syncing it left the commit in the log,
+ * where it is found again; until the next sync a power cut could still take it, after it was read and
+ * sent to devices. Any commit syncs the whole log. */
+static godwit_status make_durable(db *d) {
+    godwit_status status = db_begin(d);
+    if (status == GODWIT_OK) {
+        status = db_exec(d, "INSERT INTO godwit_meta(k, v) VALUES ('starts', 1)"
+                            " ON CONFLICT(k) DO UPDATE SET v = v + 1");
+        status = status == GODWIT_OK ? db_commit(d) : status;
+        if (status != GODWIT_OK) {
+            db_rollback(d);
+        }
+    }
+    return status;
+}
+
 godwit_status store_sqlite_open(const char *data_dir, store **out, char *message) {
     *out = NULL;
     godwit_status status = make_directory(data_dir, message);
@@ -145,6 +161,9 @@ godwit_status store_sqlite_open(const char *data_dir, store **out, char *message
     }
     if (status == GODWIT_OK) {
         status = db_migrate(&st->d, "godwit_meta", steps, (int)COUNT_OF(steps));
+    }
+    if (status == GODWIT_OK) {
+        status = make_durable(&st->d);
     }
     if (status != GODWIT_OK) {
         explain(message, path, st->d.message, status);

@@ -117,8 +117,6 @@ struct store {
     bytes json; /* scratch */
     bytes text; /* scratch */
     known_name names[NAME_SLOTS];
-    uint8_t entropy[512]; /* for salts */
-    size_t entropy_left;
     const char *step_failed; /* what the last refused statement was doing, for messages */
 };
 

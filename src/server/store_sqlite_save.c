@@ -5,8 +5,6 @@
  * built once and shared between feed, ledger and answer. */
 #include "server/store_sqlite.h"
 
-#include <sys/random.h>
-
 typedef struct {
     typed_writer typed;
     store *st;
@@ -106,21 +104,12 @@ static godwit_status prepare_all(store *st) {
     return status;
 }
 
-static godwit_status next_salt(store *st, int64_t *out) {
-    if (st->entropy_left < 8) {
-        size_t got = 0;
-        while (got < sizeof st->entropy) {
-            ssize_t n = getrandom(st->entropy + got, sizeof st->entropy - got, 0);
-            if (n < 0) {
-                return GODWIT_IO;
-            }
-            got += (size_t)n;
-        }
-        st->entropy_left = sizeof st->entropy;
-    }
-    st->entropy_left -= 8;
-    memcpy(out, st->entropy + st->entropy_left, 8);
-    return GODWIT_OK;
+/* Tells histories apart and keeps no secret: SQLite's own random numbers are good enough, and a
+ * simulated disk decides them too. */
+static int64_t next_salt(void) {
+    int64_t salt = 0;
+    sqlite3_randomness(sizeof salt, &salt);
+    return salt;
 }
 
 /* ---- texts ---- */
@@ -379,7 +368,6 @@ godwit_status lite_group_save(store *st, decide_context *c, const store_author *
                              .refusal = refusal,
                              .commit_seq = commit->commit_seq,
                              .now_text = now_text};
-    int64_t salt = 0;
     godwit_status status = prepare_all(st);
     if (status == GODWIT_OK) {
         status = name_numbers(&s);
@@ -394,11 +382,8 @@ godwit_status lite_group_save(store *st, decide_context *c, const store_author *
         status = sqlite_conflicts_save(st, c, author, s.scope_no, ops, commit);
     }
     if (status == GODWIT_OK) {
-        status = next_salt(st, &salt);
-    }
-    if (status == GODWIT_OK) {
-        status = run(&st->d, st->hot[HOT_COMMIT], "iiiziisii", s.scope_no, commit->commit_seq, salt,
-                     s.device_no, commit->first_seq, commit->last_seq,
+        status = run(&st->d, st->hot[HOT_COMMIT], "iiiziisii", s.scope_no, commit->commit_seq,
+                     next_salt(), s.device_no, commit->first_seq, commit->last_seq,
                      slice_of(op_outcome_name(commit->outcome)), s.user_no, commit->at_ms);
     }
     return status == GODWIT_OK && c->a->failed ? GODWIT_NOMEM : status;
