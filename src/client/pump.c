@@ -321,7 +321,7 @@ static godwit_status begin_pass(godwit *g, pump *p) {
                            "a migration is open: end it with godwit_migrate('end')");
     }
     if (status == GODWIT_OK) {
-        status = lease_take(g, p, client_wall_ms(g) + REQUEST_TIMEOUT_MS * 2);
+        status = lease_take(g, p, client_wall_ms(g) + LEASE_MAX_MS);
     }
     if (status == GODWIT_OK) {
         status = identity_check_user(g);

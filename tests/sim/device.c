@@ -1,0 +1,385 @@
+/* An application with its database: opening, writing, deciding conflicts, dying. See sim.h. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "sim/query.h"
+#include "sim/sim.h"
+
+/* ---- what the library is given ---- */
+
+static int64_t wall(void *context) {
+    const device *d = context;
+    return d->frozen_ms ? d->frozen_ms : d->w->now_ms + d->skew_ms;
+}
+
+static int64_t mono(void *context) {
+    const device *d = context;
+    return d->w->now_ms - d->boot_ms;
+}
+
+static int entropy(void *context, void *buffer, size_t size) {
+    device *d = context;
+    for (size_t i = 0; i < size; i++) {
+        ((uint8_t *)buffer)[i] = (uint8_t)sim_random_next(&d->w->random);
+    }
+    return 0;
+}
+
+static void log_line(void *context, godwit_log_level level, const char *line) {
+    device *d = context;
+    (void)level;
+    sim_trace(d->w, "device %d says %s", d->number, line);
+}
+
+static bool enter(device *d) {
+    d->w->current = d->number;
+    return d->g != NULL;
+}
+
+static uint64_t disk_random(void *context) {
+    return sim_random_next(&((world *)context)->random);
+}
+
+/* A status that no fault explains. */
+static void judge_status(device *d, godwit_status status, const char *what) {
+    sim_trace(d->w, "device %d %s: %s", d->number, what, godwit_status_name(status));
+    if (status == GODWIT_CORRUPT || status == GODWIT_INTERNAL || status == GODWIT_MISUSE) {
+        sim_fail(d->w, "I28", "device %d: %s: %s: %s", d->number, what, godwit_status_name(status),
+                 godwit_message(d->g));
+    }
+}
+
+bool device_exec(device *d, const char *sql) {
+    return sqlite3_exec(d->db, sql, NULL, NULL, NULL) == SQLITE_OK;
+}
+
+/* ---- life ---- */
+
+static bool open_attached(device *d, const godwit_options *options) {
+    static const char *const modes[] = {"WAL", "DELETE", "TRUNCATE", "PERSIST"};
+    char sql[128];
+    if (sqlite3_open(d->path, &d->db) != SQLITE_OK) {
+        return false;
+    }
+    (void)sqlite3_busy_timeout(d->db, 2000);
+    snprintf(sql, sizeof sql, "PRAGMA journal_mode = %s; PRAGMA synchronous = EXTRA",
+             modes[d->w->swarm.journal]);
+    return device_exec(d, sql) && godwit_attach(d->db, options, &d->g) == GODWIT_OK;
+}
+
+static void close_handles(device *d) {
+    godwit_close(d->g);
+    d->g = NULL;
+    if (d->attached) {
+        (void)sqlite3_close_v2(d->db);
+    }
+    d->db = NULL;
+    net_drop_device(d->w, d->number);
+    d->out_id = 0;
+    d->epoch++;
+}
+
+bool device_open(device *d) {
+    godwit_options options = {.host = {.context = d,
+                                       .wall_ms = wall,
+                                       .mono_ms = mono,
+                                       .entropy = entropy,
+                                       .log = log_line,
+                                       .exchange = device_exchange},
+                              .busy_timeout_ms = 2000};
+    d->w->current = d->number;
+    d->boot_ms = d->w->now_ms - 1;
+    bool ok = false;
+    if (d->attached) {
+        ok = open_attached(d, &options);
+    } else {
+        godwit_status status = godwit_open(d->path, &options, &d->g);
+        judge_status(d, status, "open");
+        ok = status == GODWIT_OK;
+        d->db = ok ? godwit_connection(d->g) : NULL;
+    }
+    if (ok) {
+        d->disk.quiet++; /* the process that held the lease is gone, its number taken by nobody */
+        (void)device_exec(d, "PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 12;"
+                             "DELETE FROM godwit_lease");
+        d->disk.quiet--;
+    } else {
+        close_handles(d);
+    }
+    if (d->disk.halted) {
+        device_reap(d);
+        return false;
+    }
+    if (ok && d->exists) {
+        oracle_device_check(d->w, d->number, d->writing);
+        d->writing = false;
+    }
+    return ok;
+}
+
+void device_close(device *d) {
+    enter(d);
+    close_handles(d);
+    device_reap(d);
+}
+
+void device_die(device *d, disk_loss loss) {
+    sim_trace(d->w, "device %d dies (%s), journal %d, %s", d->number,
+              loss == DISK_POWER_LOSS ? "power" : "killed", d->w->swarm.journal,
+              d->disk.garbles ? "garbles" : "keeps or drops");
+    enter(d);
+    disk_halt(&d->disk);
+    close_handles(d);
+    disk_restart(&d->disk, loss);
+    d->w->faults++;
+}
+
+void device_reap(device *d) {
+    if (d->disk.halted) {
+        device_die(d, sim_chance(d->w, d->w->swarm.power) ? DISK_POWER_LOSS : DISK_PROCESS_DIES);
+    }
+}
+
+void device_settings(device *d) {
+    bytes token;
+    bytes_init(&token, NULL, 0);
+    server_mint(d->w, d, &token);
+    godwit_settings settings = {
+        .url = "http://server", .scope = d->scope ? "s1" : "s0", .token = token.ptr};
+    if (enter(d)) {
+        judge_status(d, godwit_init(d->g, &settings), "init");
+    }
+    bytes_deinit(&token);
+    device_reap(d);
+}
+
+#define PINS "CREATE TABLE pins(id TEXT PRIMARY KEY, title TEXT, note TEXT, n INTEGER, lat REAL"
+#define FORMS                                                                                      \
+    "CREATE TABLE forms(id TEXT PRIMARY KEY, pin_id TEXT REFERENCES pins(id) ON DELETE CASCADE,"   \
+    " body TEXT, slug TEXT UNIQUE);"
+
+void device_track(device *d) {
+    if (!enter(d)) {
+        return;
+    }
+    judge_status(d, godwit_track(d->g, "pins", NULL), "track pins");
+    if (d->has_forms && !d->disk.halted) {
+        judge_status(d, godwit_track(d->g, "forms", NULL), "track forms");
+    }
+}
+
+void device_create(world *w, int scope) {
+    device *d = &w->devices[w->device_count];
+    memset(d, 0, sizeof *d);
+    d->w = w;
+    d->number = w->device_count++;
+    d->scope = scope;
+    d->has_forms = true;
+    d->attached = w->swarm.journal != 0;
+    d->upgraded = w->server.upgraded;
+    d->token_exp = w->now_ms / 1000 + 86400 * 365;
+    d->skew_ms = (int64_t)sim_below(w, 2000) - 1000;
+    snprintf(d->user, sizeof d->user, "user%d", d->number % 3 + scope * 3);
+    snprintf(d->folder, sizeof d->folder, "/dev%d/", d->number);
+    snprintf(d->path, sizeof d->path, "/dev%d/app.db", d->number);
+    disk_init(&d->disk, d->folder, disk_random, w);
+    d->disk.garbles = sim_chance(w, 2);
+    disk_attach(&d->disk);
+    disk_init(&d->saved, "", disk_random, w);
+    d->disk.quiet++;
+    if (!device_open(d) || !device_exec(d, d->upgraded ? PINS ", extra TEXT);" : PINS ");") ||
+        !device_exec(d, FORMS)) {
+        sim_fail(w, "I28", "device %d can't be set up", d->number);
+    }
+    device_settings(d);
+    device_track(d);
+    d->disk.quiet--;
+    d->exists = true;
+    d->disk.faults = w->swarm.device_disk;
+    oracle_device_check(w, d->number, true);
+}
+
+void device_forget(device *d) {
+    if (d->g) {
+        d->disk.quiet++;
+        close_handles(d);
+    }
+    disk_detach(&d->disk);
+    disk_deinit(&d->disk);
+    disk_deinit(&d->saved);
+    for (size_t i = 0; i < OLD_MAX; i++) {
+        if (d->old[i].used) {
+            bytes_deinit(&d->old[i].body);
+        }
+    }
+}
+
+void device_copy(device *from, device *to) {
+    disk_copy(&to->disk, &from->disk);
+    memcpy(to->know.rows, from->know.rows, sizeof to->know.rows);
+    to->know.log_seen = from->know.log_seen;
+    to->know.op_seen = from->know.op_seen;
+    to->copied = from->copied = true;
+    to->writing = from->writing;
+    to->upgraded = from->upgraded;
+    to->has_forms = from->has_forms;
+}
+
+/* ---- the application writes ---- */
+
+static void statement(device *d, bytes *b) {
+    world *w = d->w;
+    const swarm *s = &w->swarm;
+    char home = d->scope && !sim_chance(w, 12) ? 'b' : 'a'; /* at times a key of the other tenant */
+    int pin = (int)sim_below(w, 7), form = (int)sim_below(w, 6), n = (int)sim_below(w, 900);
+    int slug = s->unique_values ? (int)sim_below(w, 8) : n;
+    uint64_t dice = sim_below(w, 14);
+    bytes_clear(b);
+    if (dice < 3) {
+        bytes_printf(b,
+                     "INSERT INTO pins(id, title, note, n, lat) VALUES ('%c%d', 'S%d~t%d', "
+                     "'S%d~n%d', %d, %s)",
+                     home, pin, d->scope, n, d->scope, n, n,
+                     s->reals ? "random() / 1e17 + 0.3" : "NULL");
+    } else if (dice < 6) {
+        bytes_printf(b, "UPDATE pins SET title = 'S%d~t%d' WHERE id = '%c%d'", d->scope, n, home,
+                     pin);
+    } else if (dice < 7) {
+        bytes_printf(b, "UPDATE pins SET note = 'S%d~n%d', n = n + %d WHERE id = '%c%d'", d->scope,
+                     n, n, home, pin);
+    } else if (dice < 8) {
+        bytes_printf(b, "UPDATE pins SET %s WHERE id = '%c%d'",
+                     d->upgraded ? "extra = 'x' || random() % 9" : "note = NULL", home, pin);
+    } else if (dice < 9) {
+        bytes_printf(b,
+                     s->deletes ? "DELETE FROM pins WHERE id = '%c%d'"
+                                : "UPDATE pins SET n = 0 WHERE id = '%c%d'",
+                     home, pin);
+    } else if (dice < 11) {
+        bytes_printf(b, "INSERT INTO forms VALUES ('%cf%d', '%c%d', 'S%d~b%d', 's%d-%d')", home,
+                     form, home, pin, d->scope, n, d->scope, slug);
+    } else if (dice < 12) {
+        bytes_printf(b, "UPDATE forms SET body = 'S%d~b%d' WHERE id = '%cf%d'", d->scope, n, home,
+                     form);
+    } else if (dice < 13) {
+        bytes_printf(b, "DELETE FROM forms WHERE id = '%cf%d'", home, form);
+    } else {
+        bytes_printf(b,
+                     "INSERT OR REPLACE INTO pins(id, title, note, n, lat) VALUES ('%c%d', "
+                     "'S%d~r%d', NULL, %d, NULL)",
+                     home, pin, d->scope, n, n);
+    }
+}
+
+static int64_t statements(device *d, int count) {
+    bytes sql;
+    int64_t done = 0;
+    bytes_init(&sql, NULL, 0);
+    for (int i = 0; i < count && !d->disk.halted; i++) {
+        statement(d, &sql);
+        bool ok = device_exec(d, sql.ptr);
+        done += ok;
+        sim_trace(d->w, "device %d: %s: %s", d->number, sql.ptr, ok ? "ok" : "refused");
+    }
+    bytes_deinit(&sql);
+    return done;
+}
+
+/* Another program writes to the application's tables, without the library. */
+static void write_foreign(device *d) {
+    sqlite3 *own = d->db, *shell = NULL;
+    if (sqlite3_open(d->path, &shell) == SQLITE_OK) {
+        d->db = shell;
+        (void)sqlite3_busy_timeout(shell, 100);
+        (void)device_exec(d, "PRAGMA foreign_keys = ON; PRAGMA synchronous = EXTRA");
+        (void)statements(d, 1);
+    }
+    (void)sqlite3_close(shell);
+    d->db = own;
+}
+
+void device_write(device *d) {
+    world *w = d->w;
+    if (!enter(d)) {
+        return;
+    }
+    d->writing = true;
+    bool foreign = w->swarm.foreign_writer && sim_chance(w, 5);
+    if (foreign) {
+        write_foreign(d);
+    } else {
+        int count = w->swarm.big_groups && sim_chance(w, 10) ? 25 : 1 + (int)sim_below(w, 4);
+        bool open = count > 1 && device_exec(d, "BEGIN IMMEDIATE");
+        (void)statements(d, open ? count : 1);
+        if (open) {
+            bool commit = !sim_chance(w, 8), ok = device_exec(d, commit ? "COMMIT" : "ROLLBACK");
+            sim_trace(w, "device %d %s: %d", d->number, commit ? "commit" : "rollback", ok);
+        }
+        if (!d->disk.halted && !sqlite3_get_autocommit(d->db)) {
+            (void)device_exec(d, "ROLLBACK");
+        }
+    }
+    device_reap(d);
+    if (d->g) {
+        oracle_device_check(w, d->number, true);
+        d->writing = false;
+    }
+}
+
+/* ---- a person decides ---- */
+
+static bool pick(device *d, const char *sql, char out[300]) {
+    d->disk.quiet++;
+    sqlite3_stmt *q = query(d->db, sql);
+    int64_t skip = (int64_t)sim_below(d->w, 4);
+    bool found = false;
+    while (skip-- >= 0 && query_next(q)) {
+        snprintf(out, 300, "%s", query_text(q, 0));
+        found = true;
+    }
+    sqlite3_finalize(q);
+    d->disk.quiet--;
+    return found;
+}
+
+void device_decide(device *d) {
+    static const char *const choices[] = {"mine", "theirs", "{}", "{\"title\":\"by hand\"}"};
+    char id[300];
+    godwit_status status = GODWIT_OK;
+    if (!enter(d)) {
+        return;
+    }
+    if (sim_chance(d->w, 2) && pick(d,
+                                    "SELECT conflict_id FROM godwit_conflicts WHERE state IN"
+                                    " ('open', 'auto') ORDER BY conflict_id",
+                                    id)) {
+        d->writing = true;
+        status = godwit_resolve(d->g, id, choices[sim_below(d->w, 4)], NULL);
+    } else if (pick(d, "SELECT id FROM godwit_dead_letters ORDER BY id", id)) {
+        uint64_t dice = d->w->all ? sim_below(d->w, 3) : 0;
+        status = dice ? godwit_retry(d->g, id, NULL) : godwit_discard(d->g, id, "no longer wanted");
+    } else {
+        return;
+    }
+    sim_trace(d->w, "device %d decides %s: %s", d->number, id, godwit_status_name(status));
+    device_reap(d);
+    if (d->g) {
+        oracle_device_check(d->w, d->number, d->writing);
+        d->writing = false;
+    }
+}
+
+void device_upgrade(device *d) {
+    if (!enter(d) || d->upgraded) {
+        return;
+    }
+    bool ok = godwit_migrate(d->g, "begin") == GODWIT_OK;
+    ok = ok && device_exec(d, "ALTER TABLE pins ADD COLUMN extra TEXT");
+    d->upgraded = d->upgraded || ok;
+    ok = ok && godwit_migrate(d->g, "end") == GODWIT_OK;
+    sim_trace(d->w, "device %d upgrades: %d", d->number, ok);
+    device_reap(d);
+    if (d->g) {
+        oracle_device_check(d->w, d->number, false);
+    }
+}

@@ -1,0 +1,244 @@
+/* godwit-sim: runs seeds of the simulator, each in a process of its own.
+ *
+ * A seed that fails prints what does not hold and the command that shows it again. `--twice` runs
+ * every seed two times and demands the same trace. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sim/sim.h"
+
+static const char usage[] =
+    "godwit-sim - client, server, network and disks in one process, from one seed\n"
+    "\n"
+    "  godwit-sim --seed N [--verbose]        one seed, with what happens in it\n"
+    "  godwit-sim --seeds A..B [--jobs 2]     many; stops never, lists the failing ones\n"
+    "\n"
+    "  --first       end at the first failing seed\n"
+    "  --twice       each seed two times: the traces must be equal\n"
+    "  --all         also what is known not to hold yet\n"
+    "\n"
+    "exit 0: every invariant held in every seed\n";
+
+typedef struct {
+    uint64_t from, to, failed, first_failed;
+    int jobs;
+    bool verbose, twice, first, all;
+} options;
+
+typedef struct { /* what a child tells */
+    uint64_t seed, trace;
+    int64_t faults, steps, commits, rounds, torn;
+} result;
+
+void sim_trace(world *w, const char *format, ...) {
+    char line[700];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    for (const char *c = line; *c; c++) {
+        w->trace = (w->trace ^ (unsigned char)*c) * UINT64_C(1099511628211);
+    }
+    if (w->verbose) {
+        printf("%5lld %+14.3f  %s\n", (long long)w->steps,
+               (double)(w->now_ms - w->started_ms) / 1000.0, line);
+    }
+}
+
+void sim_fail(world *w, const char *invariant, const char *format, ...) {
+    char line[1000];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    printf("seed %llu FAILED %s at step %lld: %s\n  replay: godwit-sim --seed %llu --verbose%s\n",
+           (unsigned long long)w->seed, invariant, (long long)w->steps, line,
+           (unsigned long long)w->seed, w->all ? " --all" : "");
+    fflush(stdout);
+    (void)unlink(w->server.schema[0]);
+    (void)unlink(w->server.schema[1]);
+    _exit(1);
+}
+
+bool sim_fault(world *w, unsigned n) {
+    bool hit = !w->calm && n && sim_random_next(&w->random) % n == 0;
+    w->faults += hit;
+    return hit;
+}
+
+uint64_t sim_below(world *w, uint64_t n) {
+    return n ? sim_random_next(&w->random) % n : 0;
+}
+
+bool sim_chance(world *w, unsigned n) {
+    return n && sim_random_next(&w->random) % n == 0;
+}
+
+/* ---- processes ---- */
+
+static void run_seed(const options *o, uint64_t seed, result *out) {
+    static world w;
+    memset(&w, 0, sizeof w);
+    w.verbose = o->verbose;
+    w.all = o->all;
+    w.seed = seed;
+    sim_run(&w, seed);
+    *out = (result){.seed = seed,
+                    .trace = w.trace,
+                    .faults = w.faults,
+                    .steps = w.steps,
+                    .commits = w.commits,
+                    .rounds = w.rounds};
+}
+
+/* false: it failed, and has said why. */
+static bool run_child(const options *o, uint64_t seed, result *out) {
+    int ends[2], status = 0;
+    memset(out, 0, sizeof *out);
+    fflush(stdout);
+    if (pipe(ends) != 0) {
+        abort();
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        run_seed(o, seed, out);
+        fflush(stdout);
+        _exit(write(ends[1], out, sizeof *out) == (ssize_t)sizeof *out ? 0 : 2);
+    }
+    (void)close(ends[1]);
+    bool told = read(ends[0], out, sizeof *out) == (ssize_t)sizeof *out;
+    (void)close(ends[0]);
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+        abort();
+    }
+    if (WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) > 1)) {
+        printf("seed %llu FAILED crash: signal or status %d\n  replay: godwit-sim --seed %llu "
+               "--verbose%s\n",
+               (unsigned long long)seed,
+               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
+               (unsigned long long)seed, o->all ? " --all" : "");
+    }
+    return told && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static bool run_one(const options *o, uint64_t seed, result *out) {
+    result again;
+    if (!run_child(o, seed, out)) {
+        return false;
+    }
+    if (o->twice && run_child(o, seed, &again) && again.trace != out->trace) {
+        printf("seed %llu FAILED determinism: two runs, two traces\n", (unsigned long long)seed);
+        return false;
+    }
+    return true;
+}
+
+/* Every jobs-th seed from `from`; the sums go to the parent. */
+static int run_share(const options *o, uint64_t from, int out) {
+    int64_t sums[5] = {0};
+    for (uint64_t seed = from; seed <= o->to; seed += (uint64_t)o->jobs) {
+        result r;
+        bool ok = run_one(o, seed, &r);
+        sums[0] += ok;
+        sums[1] += !ok;
+        sums[2] += r.faults;
+        sums[3] += r.commits;
+        sums[4] = r.rounds > sums[4] ? r.rounds : sums[4];
+        if (!ok && o->first) {
+            break;
+        }
+    }
+    return write(out, sums, sizeof sums) == (ssize_t)sizeof sums ? 0 : 2;
+}
+
+static int run_many(const options *o) {
+    int64_t total[5] = {0};
+    struct timespec began, ended;
+    int ends[2];
+    if (pipe(ends) != 0) {
+        return 2;
+    }
+    (void)clock_gettime(CLOCK_MONOTONIC, &began);
+    for (int j = 0; j < o->jobs; j++) {
+        if (fork() == 0) {
+            _exit(run_share(o, o->from + (uint64_t)j, ends[1]));
+        }
+    }
+    (void)close(ends[1]);
+    int64_t sums[5];
+    while (read(ends[0], sums, sizeof sums) == (ssize_t)sizeof sums) {
+        for (int i = 0; i < 4; i++) {
+            total[i] += sums[i];
+        }
+        total[4] = sums[4] > total[4] ? sums[4] : total[4];
+    }
+    while (wait(NULL) > 0) {
+    }
+    (void)clock_gettime(CLOCK_MONOTONIC, &ended);
+    printf("seeds %llu..%llu: %lld passed, %lld failed; %lld faults, %lld commits, at most %lld "
+           "rounds to"
+           " converge, %.0f s\n",
+           (unsigned long long)o->from, (unsigned long long)o->to, (long long)total[0],
+           (long long)total[1], (long long)total[2], (long long)total[3], (long long)total[4] + 1,
+           (double)(ended.tv_sec - began.tv_sec));
+    bool all = total[0] == (int64_t)(o->to - o->from + 1);
+    return all ? 0 : 1;
+}
+
+/* ---- the command line ---- */
+
+static bool parse_range(const char *text, options *o) {
+    char *rest = NULL;
+    o->from = strtoull(text, &rest, 10);
+    o->to = o->from;
+    if (strncmp(rest, "..", 2) == 0) {
+        o->to = strtoull(rest + 2, &rest, 10);
+    }
+    return rest != text && *rest == 0 && o->to >= o->from;
+}
+
+int main(int argc, char **argv) {
+    options o = {.from = 1, .to = 1, .jobs = 1};
+    bool single = false, good = argc > 1;
+    for (int i = 1; i < argc && good; i++) {
+        const char *next = i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(argv[i], "--seed") == 0 || strcmp(argv[i], "--seeds") == 0) {
+            single = argv[i][6] == 0;
+            good = parse_range(next, &o);
+            i++;
+        } else if (strcmp(argv[i], "--jobs") == 0) {
+            o.jobs = (int)strtol(next, NULL, 10);
+            good = o.jobs >= 1 && o.jobs <= 64;
+            i++;
+        } else if (strcmp(argv[i], "--verbose") == 0) {
+            o.verbose = true;
+        } else if (strcmp(argv[i], "--first") == 0) {
+            o.first = true;
+        } else if (strcmp(argv[i], "--twice") == 0) {
+            o.twice = true;
+        } else if (strcmp(argv[i], "--all") == 0) {
+            o.all = true;
+        } else {
+            good = false;
+        }
+    }
+    if (!good) {
+        fputs(usage, stderr);
+        return 2;
+    }
+    if (single && !o.twice) {
+        result r;
+        run_seed(&o, o.from, &r);
+        printf(
+            "seed %llu passed: %lld steps, %lld faults, %lld commits, %lld rounds, trace %016llx\n",
+            (unsigned long long)r.seed, (long long)r.steps, (long long)r.faults,
+            (long long)r.commits, (long long)r.rounds + 1, (unsigned long long)r.trace);
+        return 0;
+    }
+    return run_many(&o);
+}

@@ -1,0 +1,131 @@
+/* What must be true (semantics 16), and what the checker remembers to know it.
+ *
+ * The oracle reads both sides' databases after every step and never asks the product's code. From
+ * the server's log it builds every state S_n the server was ever in; a device must show S_cursor
+ * with its own waiting operations on top, at every moment (I11, I12). oracle.c reads the server,
+ * oracle_merge.c judges its decisions, oracle_device.c reads devices, oracle_end.c judges the end.
+ */
+#ifndef TESTS_SIM_ORACLE_H
+#define TESTS_SIM_ORACLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define TABLES   2
+#define COLUMNS  5 /* of the widest table, without the key */
+#define ROWS_MAX 512
+
+struct world;
+
+/* A text that was seen; equal texts are one atom. */
+typedef struct atom {
+    struct atom *next;
+    uint64_t hash;
+    int op, decided, row; /* index + 1 of what has this name; 0 = nothing */
+    char text[];
+} atom;
+
+typedef struct { /* a table of the world; one schema for all */
+    const char *name;
+    int columns;
+    const char *column[COLUMNS];
+    bool strict; /* no constraint of its own: every replica can show every state */
+} oracle_table;
+extern const oracle_table oracle_tables[TABLES];
+
+typedef struct { /* a row as some commit left it */
+    int64_t seq;
+    bool present;
+    const atom *value[COLUMNS]; /* as SQL literals */
+    int64_t ver[COLUMNS];       /* commit that last changed the value */
+    int changer[COLUMNS];       /* whose commit that was: index of the stream + 1, 0 = nobody's */
+    uint64_t authors[COLUMNS];  /* streams that wrote this very value, by their index */
+    int row, before;            /* index of the row's version before, -1 = none */
+} version;
+
+typedef struct {
+    int table;
+    const atom *id;
+    int last; /* its newest version, -1 */
+    int scope;
+} known_row;
+
+typedef struct { /* an operation as a device sealed it */
+    const atom *key, *device;
+    char kind; /* c u d v */
+    int row;
+    unsigned mask, old_mask;
+    const atom *now[COLUMNS], *old[COLUMNS];
+    int64_t seq, base_seq, base_salt, group_first, group_size;
+    int maker; /* device of the world */
+} known_op;
+
+typedef struct { /* an operation as the server decided it */
+    const atom *key, *device, *outcome;
+    int64_t seq, commit;
+    bool effect;
+    int scope;
+} decision;
+
+typedef struct {
+    const atom *device;
+    int64_t applied;
+} stream;
+
+typedef struct {
+    int64_t head;
+    int64_t *salts; /* [head], of commit i + 1 */
+    size_t salt_cap;
+    stream streams[64];
+    int stream_count, committing; /* index + 1 of the stream whose commit is read */
+    bool lost_history;            /* the server was restored from a backup in this seed */
+} oracle_scope;
+
+typedef struct {
+    atom **atoms;
+    known_row rows[ROWS_MAX];
+    int row_count;
+    version *versions;
+    int version_count, version_cap;
+    known_op *ops;
+    int op_count, op_cap;
+    decision *decisions;
+    int decision_count, decision_cap;
+    oracle_scope scopes[2];
+} oracle;
+
+typedef struct { /* a row as an application shows it */
+    bool present;
+    const atom *value[COLUMNS];
+} shown_row;
+
+typedef struct {
+    shown_row rows[ROWS_MAX];  /* by known_row index, as seen last */
+    int64_t log_seen, op_seen; /* lsn */
+} oracle_device;
+
+void oracle_init(oracle *o);
+void oracle_deinit(oracle *o);
+atom *oracle_atom(oracle *o, const char *text);
+int oracle_row(oracle *o, int table, const char *id, int scope);
+int oracle_table_of(const char *name); /* -1 */
+/* The row's version at commit seq; NULL = it was never there. */
+const version *oracle_at(const oracle *o, int row, int64_t seq);
+
+/* Reads what the server has committed since, and checks it. */
+void oracle_server(struct world *w);
+/* The server's history was replaced: forgets what is no longer in it. */
+void oracle_rewind(struct world *w);
+/* Judges commit `seq` of a scope; decisions[first..] are its own. */
+void oracle_judge(struct world *w, int scope, int64_t seq, int first);
+
+/* Learns operations a device has sealed (before they travel). */
+void oracle_learn(struct world *w, int number);
+/* Reads a device and checks it. wrote: the application has just committed. */
+void oracle_device_check(struct world *w, int number, bool wrote);
+/* The end: all are connected and idle. false: not yet (why in `reason`). */
+bool oracle_settled(struct world *w, char reason[256]);
+void oracle_end(struct world *w);
+
+#endif

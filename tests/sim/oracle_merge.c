@@ -1,0 +1,218 @@
+/* Judges one commit: groups whole, no value lost or overwritten without a trace (I7, I10, I13,
+ * I18). */
+#include <string.h>
+
+#include "sim/query.h"
+#include "sim/sim.h"
+
+typedef struct {
+    world *w;
+    int scope, first; /* decisions[first..] */
+    int64_t seq;
+    int at; /* the decision at hand, its operation, the row before the commit */
+    const known_op *op;
+    const version *before;
+} judge;
+
+static const known_op *op_of(const oracle *o, const decision *d) {
+    return d->key->op ? &o->ops[d->key->op - 1] : NULL;
+}
+
+/* The group is whole and alone in its commit. */
+static void judge_group(const judge *j) {
+    const oracle *o = &j->w->oracle;
+    const known_op *head = op_of(o, &o->decisions[j->first]);
+    bool effect = o->decisions[j->first].effect;
+    for (int i = j->first; i < o->decision_count; i++) {
+        const known_op *k = op_of(o, &o->decisions[i]);
+        if (!k || !head) {
+            return; /* of a writer the checker does not know */
+        }
+        if (k->group_first != head->group_first || k->maker != head->maker ||
+            o->decision_count - j->first != k->group_size) {
+            sim_fail(j->w, "I13", "commit %lld of s%d has %d operations of a group of %lld",
+                     (long long)j->seq, j->scope, o->decision_count - j->first,
+                     (long long)k->group_size);
+        }
+        if (o->decisions[i].effect != effect) {
+            sim_fail(j->w, "I13", "commit %lld of s%d took effect in part", (long long)j->seq,
+                     j->scope);
+        }
+    }
+}
+
+static bool recorded(const judge *j) {
+    sqlite3_stmt *q = query(j->w->server.observer,
+                            "SELECT 1 FROM godwit_conflict WHERE scope = ?1 AND commit_seq = ?2 AND"
+                            " lower(hex(op_key)) = ?3");
+    sqlite3_bind_text(q, 1, j->scope ? "s1" : "s0", -1, SQLITE_STATIC);
+    sqlite3_bind_int64(q, 2, j->seq);
+    sqlite3_bind_text(q, 3, j->op->key->text, -1, SQLITE_STATIC);
+    bool found = query_next(q);
+    sqlite3_finalize(q);
+    return found;
+}
+
+/* What the author of the operation has seen of this history. */
+static int64_t seen(const judge *j) {
+    const known_op *k = j->op;
+    const oracle_scope *s = &j->w->oracle.scopes[j->scope];
+    bool known =
+        k->base_seq > 0 && k->base_seq <= s->head && s->salts[k->base_seq - 1] == k->base_salt;
+    return known ? k->base_seq : 0;
+}
+
+static int author_of(const judge *j) {
+    const oracle_scope *s = &j->w->oracle.scopes[j->scope];
+    const atom *author = j->w->oracle.decisions[j->at].device;
+    int at = 0;
+    while (at < s->stream_count && s->streams[at].device != author) {
+        at++;
+    }
+    return at;
+}
+
+/* The column's last change is the author's own, or one it knew: its word counts. */
+static bool causal(const judge *j, int c) {
+    return j->before->ver[c] <= seen(j) || j->before->changer[c] == author_of(j) + 1;
+}
+
+/* The value is another's, and the author can't have known it. */
+static bool unseen(const judge *j, int c) {
+    return !causal(j, c) && !(j->before->authors[c] >> author_of(j) & 1);
+}
+
+static void judge_column(const judge *j, int c) {
+    const oracle *o = &j->w->oracle;
+    const known_op *k = j->op;
+    const version *after = oracle_at(o, k->row, j->seq);
+    const char *table = oracle_tables[o->rows[k->row].table].name;
+    const char *column = oracle_tables[o->rows[k->row].table].column[c];
+    const atom *was = j->before->value[c], *now = after->value[c], *wanted = k->now[c];
+    bool foreign = unseen(j, c);
+    bool certain = !j->w->swarm.retain && (k->old_mask >> c & 1);
+    if (causal(j, c) && now != wanted && (certain || !recorded(j))) {
+        sim_fail(j->w, "I10",
+                 "commit %lld: %s of %s %s was set to %s by one who knew %s, and is %s",
+                 (long long)j->seq, column, table, o->rows[k->row].id->text, wanted->text,
+                 was->text, now->text);
+    }
+    bool overwritten =
+        foreign && now == wanted && was != wanted && !((k->old_mask >> c & 1) && k->old[c] == was);
+    if ((overwritten || now != wanted) && !recorded(j)) {
+        sim_fail(j->w, "I18",
+                 "commit %lld: %s of %s %s had %s, wanted %s, is %s, and nothing is recorded",
+                 (long long)j->seq, column, table, o->rows[k->row].id->text, was->text,
+                 wanted->text, now->text);
+    }
+}
+
+/* Whether a later operation of the commit decides about the same column of the row. */
+static bool overtaken(const judge *j, int c) {
+    const oracle *o = &j->w->oracle;
+    const known_op *k = j->op;
+    for (int i = j->at + 1; i < o->decision_count; i++) {
+        const known_op *later = op_of(o, &o->decisions[i]);
+        if (later && later->row == k->row && (later->kind != 'u' || later->mask >> c & 1)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool first_on_row(const judge *j, int c) {
+    const oracle *o = &j->w->oracle;
+    const known_op *k = j->op;
+    for (int i = j->first; i < j->at; i++) {
+        const known_op *earlier = op_of(o, &o->decisions[i]);
+        if (earlier && earlier->row == k->row && (earlier->kind != 'u' || earlier->mask >> c & 1)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void judge_update(const judge *j) {
+    const oracle *o = &j->w->oracle;
+    const known_op *k = j->op;
+    const version *before = j->before;
+    const version *after = oracle_at(o, k->row, j->seq);
+    if (!before || !before->present || !after || !after->present) {
+        return; /* deleted meanwhile: judged by what is recorded */
+    }
+    int columns = oracle_tables[o->rows[k->row].table].columns;
+    for (int c = 0; c < columns; c++) {
+        if ((k->mask >> c & 1) && !overtaken(j, c) && first_on_row(j, c)) {
+            judge_column(j, c);
+        }
+    }
+}
+
+static void judge_create(const judge *j) {
+    const oracle *o = &j->w->oracle;
+    const known_op *k = j->op;
+    const version *after = oracle_at(o, k->row, j->seq);
+    int columns = oracle_tables[o->rows[k->row].table].columns;
+    bool lost = false, whole = true;
+    for (int c = 0; c < columns; c++) {
+        whole = whole && !overtaken(j, c) && first_on_row(j, c);
+        lost = lost || (after && (k->mask >> c & 1) && after->value[c] != k->now[c]);
+    }
+    if (!whole) {
+        return;
+    }
+    if ((!after || !after->present) && !recorded(j)) {
+        sim_fail(j->w, "I10", "commit %lld: created %s is not there", (long long)j->seq,
+                 o->rows[k->row].id->text);
+    }
+    if (lost && after->present && !recorded(j)) {
+        sim_fail(j->w, "I18", "commit %lld: values of created %s are not there, nor recorded",
+                 (long long)j->seq, o->rows[k->row].id->text);
+    }
+}
+
+static void judge_delete(const judge *j) {
+    const oracle *o = &j->w->oracle;
+    const known_op *k = j->op;
+    const version *before = j->before;
+    const version *after = oracle_at(o, k->row, j->seq);
+    if (!before || !before->present || overtaken(j, 0) || !first_on_row(j, 0)) {
+        return;
+    }
+    bool foreign = false;
+    int columns = oracle_tables[o->rows[k->row].table].columns;
+    for (int c = 0; c < columns; c++) {
+        foreign = foreign || unseen(j, c);
+    }
+    bool gone = !after->present;
+    if (gone == foreign && !recorded(j)) {
+        sim_fail(j->w, gone ? "I18" : "I10",
+                 "commit %lld: %s %s although %s, and nothing is recorded", (long long)j->seq,
+                 o->rows[k->row].id->text, gone ? "was deleted" : "stayed",
+                 foreign ? "somebody had edited it meanwhile" : "nobody else had touched it");
+    }
+}
+
+void oracle_judge(world *w, int scope, int64_t seq, int first) {
+    judge j = {.w = w, .scope = scope, .first = first, .seq = seq};
+    const oracle *o = &w->oracle;
+    if (first == o->decision_count) {
+        return;
+    }
+    judge_group(&j);
+    for (int i = first; i < o->decision_count; i++) {
+        j.at = i;
+        j.op = op_of(o, &o->decisions[i]);
+        if (!j.op || !o->decisions[i].effect || j.op->row < 0) {
+            continue;
+        }
+        j.before = oracle_at(o, j.op->row, seq - 1);
+        if (j.op->kind == 'u') {
+            judge_update(&j);
+        } else if (j.op->kind == 'c') {
+            judge_create(&j);
+        } else if (j.op->kind == 'd') {
+            judge_delete(&j);
+        }
+    }
+}

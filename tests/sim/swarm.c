@@ -1,0 +1,287 @@
+/* What a seed is like, and what happens next. See sim.h.
+ *
+ * Swarm testing: each seed has some kinds of faults and not others, at rates of its own, so that
+ * rare combinations are not drowned by the common ones. */
+#include <stdlib.h>
+
+#include "sim/sim.h"
+
+#define DAY_MS INT64_C(86400000)
+
+static unsigned rate(world *w, unsigned often, unsigned seldom) {
+    return sim_chance(w, 3) ? 0 : often + (unsigned)sim_below(w, seldom - often);
+}
+
+static void pick_disk(world *w, disk_faults *f) {
+    memset(f, 0, sizeof *f);
+    if (sim_chance(w, 2)) {
+        f->full = rate(w, 150, 2000);
+        f->write_error = rate(w, 150, 2000);
+        f->read_error = rate(w, 400, 4000);
+        f->sync_error = rate(w, 40, 400);
+    }
+    f->busy = rate(w, 25, 300);
+}
+
+void swarm_pick(world *w) {
+    swarm *s = &w->swarm;
+    memset(s, 0, sizeof *s);
+    s->devices = 2 + (int)sim_below(w, 3);
+    s->steps = 220;
+    s->two_tenants = sim_chance(w, 3);
+    s->foreign_writer = sim_chance(w, 3);
+    s->upgrade = sim_chance(w, 4) && w->all;
+    s->hostile_client = sim_chance(w, 3);
+    s->hostile_server = sim_chance(w, 6);
+    s->reals = sim_chance(w, 2);
+    s->unique_values = sim_chance(w, 2);
+    s->deletes = !sim_chance(w, 4);
+    s->big_groups = sim_chance(w, 3);
+    s->resolves = sim_chance(w, 2);
+    s->journal = sim_chance(w, 3) ? 1 + (int)sim_below(w, 3) : 0;
+    s->drop = rate(w, 4, 20);
+    s->twice = rate(w, 4, 20);
+    s->late = rate(w, 3, 20);
+    s->days = rate(w, 15, 60);
+    s->cut = rate(w, 8, 40);
+    s->replay = rate(w, 6, 30);
+    s->one_way = rate(w, 20, 80);
+    s->blocking = sim_chance(w, 2) ? 2 : 6;
+    s->kill_device = rate(w, 8, 40);
+    s->kill_server = rate(w, 15, 60);
+    s->power = 1 + (unsigned)sim_below(w, 3);
+    s->clock_jump = rate(w, 20, 80);
+    s->freeze = rate(w, 30, 100);
+    s->restart_server = rate(w, 30, 100);
+    s->token = rate(w, 40, 150);
+    s->revoke = rate(w, 60, 200);
+    s->new_device = rate(w, 60, 200);
+    s->retain = sim_chance(w, 2);
+    if (w->all) {
+        s->backup_server = rate(w, 30, 80);
+        s->restore_server = rate(w, 60, 200);
+        s->clone_device = rate(w, 60, 200);
+        s->restore_device = rate(w, 60, 200);
+        s->swap_devices = rate(w, 100, 300);
+    }
+    pick_disk(w, &s->device_disk);
+    pick_disk(w, &s->server_disk);
+}
+
+/* ---- things that happen to devices ---- */
+
+static device *any_device(world *w) {
+    return &w->devices[sim_below(w, (uint64_t)w->device_count)];
+}
+
+static void kill_soon(world *w, device *d) {
+    if (!d->g) {
+        return;
+    }
+    w->faults++;
+    if (sim_chance(w, 4)) { /* between two calls */
+        device_die(d, sim_chance(w, w->swarm.power) ? DISK_POWER_LOSS : DISK_PROCESS_DIES);
+    } else { /* at some write from now on */
+        d->disk.crash_in = 1 + (int64_t)sim_below(w, 60);
+    }
+}
+
+static void clock_trouble(world *w, device *d) {
+    static const int64_t jumps[] = {-DAY_MS * 3650, DAY_MS * 3650, -DAY_MS, DAY_MS,
+                                    -3600000,       3600000,       -500,    500};
+    if (sim_fault(w, w->swarm.clock_jump)) {
+        d->skew_ms = sim_chance(w, 4) ? 0 : jumps[sim_below(w, COUNT_OF(jumps))];
+        sim_trace(w, "device %d clock jumps to %+lld", d->number, (long long)d->skew_ms);
+    }
+    if (sim_fault(w, w->swarm.freeze)) {
+        d->frozen_ms = d->frozen_ms ? 0 : w->now_ms + d->skew_ms;
+    }
+}
+
+static void token_trouble(world *w, device *d) {
+    if (sim_fault(w, w->swarm.token)) {
+        d->token_exp = w->now_ms / 1000 + (sim_chance(w, 2) ? 5 : -3600);
+        device_settings(d);
+    } else if (sim_fault(w, w->swarm.revoke)) {
+        d->revoked = !d->revoked;
+        device_settings(d);
+    } else if ((d->revoked || d->token_exp < w->now_ms / 1000 + 60) && sim_chance(w, 6)) {
+        d->revoked = false;
+        d->token_exp = w->now_ms / 1000 + 86400 * 365;
+        device_settings(d);
+    }
+}
+
+static void partition(world *w, device *d) {
+    if (sim_fault(w, w->swarm.one_way)) {
+        int64_t until = w->now_ms + 1000 + (int64_t)sim_below(w, 100000);
+        if (sim_chance(w, 2)) {
+            d->mute_up = until;
+        } else {
+            d->mute_down = until;
+        }
+    }
+}
+
+/* ---- identity ---- */
+
+static void close_for_copy(device *d) {
+    if (d->g) {
+        device_close(d);
+    }
+}
+
+static void clone_device(world *w, device *d) {
+    if (w->device_count == DEVICES_MAX || d->victim) {
+        return;
+    }
+    close_for_copy(d);
+    device_create(w, d->scope);
+    device *copy = &w->devices[w->device_count - 1];
+    device_close(copy);
+    device_copy(d, copy);
+    memcpy(copy->user, d->user, sizeof copy->user);
+    sim_trace(w, "device %d is a copy of device %d", copy->number, d->number);
+}
+
+static void save_or_restore(world *w, device *d) {
+    close_for_copy(d);
+    if (!d->has_saved || sim_chance(w, 3)) {
+        disk_copy(&d->saved, &d->disk);
+        d->saved_know = d->know;
+        d->saved_upgraded = d->upgraded;
+        d->has_saved = true;
+        sim_trace(w, "device %d backed up", d->number);
+        return;
+    }
+    disk_copy(&d->disk, &d->saved);
+    d->know = d->saved_know;
+    d->upgraded = d->saved_upgraded;
+    d->copied = true;
+    d->writing = false;
+    sim_trace(w, "device %d restored from its backup", d->number);
+}
+
+static void swap_devices(world *w, device *a, device *b) {
+    if (a == b || a->scope != b->scope || a->attached != b->attached || a->victim || b->victim) {
+        return;
+    }
+    disk spare;
+    oracle_device know = a->know;
+    bool upgraded = a->upgraded, writing = a->writing;
+    char user[sizeof a->user];
+    close_for_copy(a);
+    close_for_copy(b);
+    disk_init(&spare, "", a->disk.random, a->disk.context);
+    disk_copy(&spare, &a->disk);
+    know = a->know;
+    writing = a->writing;
+    device_copy(b, a);
+    disk_copy(&b->disk, &spare);
+    b->know = know;
+    b->upgraded = upgraded;
+    b->writing = writing;
+    memcpy(user, a->user, sizeof user);
+    memcpy(a->user, b->user, sizeof user);
+    memcpy(b->user, user, sizeof user);
+    disk_deinit(&spare);
+    sim_trace(w, "devices %d and %d swap their databases", a->number, b->number);
+}
+
+static void identity_trouble(world *w, device *d) {
+    if (sim_fault(w, w->swarm.clone_device)) {
+        clone_device(w, d);
+    } else if (sim_fault(w, w->swarm.restore_device)) {
+        save_or_restore(w, d);
+    } else if (sim_fault(w, w->swarm.swap_devices)) {
+        swap_devices(w, d, any_device(w));
+    }
+}
+
+/* ---- the server ---- */
+
+static void server_trouble(world *w) {
+    server *s = &w->server;
+    if (!s->service) {
+        if (w->now_ms >= s->down_until) {
+            server_start(w);
+        }
+        return;
+    }
+    if (sim_fault(w, w->swarm.kill_server)) {
+        if (sim_chance(w, 3)) {
+            server_stop(w, true,
+                        sim_chance(w, w->swarm.power) ? DISK_POWER_LOSS : DISK_PROCESS_DIES);
+            s->down_until = w->now_ms + (int64_t)sim_below(w, 20000);
+        } else {
+            s->disk.crash_in = 1 + (int64_t)sim_below(w, 60);
+        }
+    } else if (sim_fault(w, w->swarm.restart_server)) {
+        server_stop(w, false, DISK_PROCESS_DIES);
+        s->down_until = w->now_ms + (int64_t)sim_below(w, 5000);
+    } else if (sim_fault(w, w->swarm.backup_server)) {
+        server_backup(w);
+    } else if (sim_fault(w, w->swarm.restore_server)) {
+        server_restore(w);
+    } else if (w->swarm.upgrade && sim_chance(w, 60)) {
+        server_upgrade(w);
+    } else if (sim_chance(w, 20)) {
+        server_tidy(w);
+    }
+    if (w->swarm.hostile_client && s->service && sim_chance(w, 8)) {
+        server_attack(w);
+    }
+}
+
+/* ---- one step ---- */
+
+static void pass_time(world *w) {
+    uint64_t dice = sim_below(w, 40);
+    w->now_ms += dice == 0   ? (int64_t)sim_below(w, (uint64_t)DAY_MS * 2)
+                 : dice < 5  ? (int64_t)sim_below(w, 60000)
+                 : dice < 15 ? (int64_t)sim_below(w, 3000)
+                             : (int64_t)sim_below(w, 100);
+}
+
+static void act(world *w, device *d) {
+    uint64_t dice = sim_below(w, 100);
+    if (!d->g) {
+        if (dice < 60) {
+            (void)device_open(d);
+        }
+    } else if (dice < 38) {
+        device_write(d);
+    } else if (dice < 78) {
+        if (sim_chance(w, w->swarm.blocking)) {
+            device_sync(d);
+        } else {
+            device_poll(d);
+        }
+    } else if (dice < 82 && w->swarm.resolves) {
+        device_decide(d);
+    } else if (dice < 84) {
+        device_close(d);
+    } else if (dice < 86) {
+        device_nudge(d);
+    } else if (dice < 88 && w->server.upgraded) {
+        device_upgrade(d);
+    }
+}
+
+void swarm_step(world *w) {
+    pass_time(w);
+    device *d = any_device(w);
+    if (sim_fault(w, w->swarm.kill_device)) {
+        kill_soon(w, d);
+    }
+    clock_trouble(w, d);
+    partition(w, d);
+    token_trouble(w, d);
+    identity_trouble(w, d);
+    server_trouble(w);
+    act(w, d);
+    net_run(w);
+    if (w->device_count < w->swarm.devices + 2 && sim_fault(w, w->swarm.new_device)) {
+        device_create(w, d->scope);
+    }
+}
