@@ -14,9 +14,10 @@
 
 #include "core/limits.h"
 
-#define WIRE_OP_BYTES 700        /* an operation's names, ids and digests on the wire */
-#define ESTIMATE_FROM (1u << 20) /* below this a group can't reach GROUP_BYTES_MAX */
-#define SPLIT_BYTES   (GROUP_BYTES_MAX / 2)
+#define WIRE_OP_BYTES  700        /* an operation's names, ids and digests on the wire */
+#define ESTIMATE_FROM  (1u << 20) /* below this a group can't reach GROUP_BYTES_MAX */
+#define SPLIT_BYTES    (GROUP_BYTES_MAX / 2)
+#define QUEUED_PER_ROW 2 /* what reading a hash costs less than looking a row up */
 
 /* ---- The log statement ---- */
 
@@ -368,14 +369,40 @@ static godwit_status take_all(seal_run_state *s, int64_t limit, bool *more) {
 
 /* ---- The run ---- */
 
+/* Filters for the rows of this run. Where much is sealed while little is queued, the queued rows go
+ * into them too: reading their hashes from the index is cheaper than looking each new row up. */
 static godwit_status make_filters(seal_run_state *s, int64_t rows) {
-    for (s->look_bits = 10; s->look_bits < SEAL_LOOK_BITS_MAX && (rows * 16) >> s->look_bits;) {
+    db *d = &s->g->db;
+    sqlite3_stmt *stmt = NULL;
+    int64_t queued = 0;
+    bool row = true;
+    godwit_status status = db_int(d, &queued,
+                                  "SELECT coalesce(sum(n), 0) FROM godwit_counter WHERE name GLOB"
+                                  " 'op:*'",
+                                  "");
+    s->queue_seen = queued <= rows * QUEUED_PER_ROW;
+    int64_t expected = rows + (s->queue_seen ? queued : 0);
+    s->look_bits = SEAL_LOOK_BITS_MIN;
+    while (s->look_bits < SEAL_LOOK_BITS_MAX && (expected * 16) >> s->look_bits) {
         s->look_bits++;
     }
     s->seen = arena_alloc(&s->run, (size_t)1 << (s->look_bits - 3));
     s->created = arena_alloc(&s->run, (size_t)1 << (s->look_bits - 3));
     s->tables = ARENA_ARRAY(&s->run, seal_table, s->g->registry.count + 1);
-    return s->tables && s->seen && s->created ? GODWIT_OK : GODWIT_NOMEM;
+    if (!s->tables || !s->seen || !s->created) {
+        return GODWIT_NOMEM;
+    }
+    if (status == GODWIT_OK && s->queue_seen) {
+        status = db_prepare(d, "SELECT row_hash FROM godwit_op WHERE state <> 'retired'", &stmt);
+    }
+    while (status == GODWIT_OK && stmt && row) {
+        status = db_step(d, stmt, &row);
+        if (status == GODWIT_OK && row) {
+            seal_remember(s, (uint64_t)sqlite3_column_int64(stmt, 0), true);
+        }
+    }
+    db_done(d, stmt);
+    return status;
 }
 
 static godwit_status begin(seal_run_state *s, int64_t newest_lsn) {

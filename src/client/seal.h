@@ -7,6 +7,7 @@
 #include "client/count.h"
 
 #define SEAL_WORDS         4  /* 63 columns each, as in the log */
+#define SEAL_LOOK_BITS_MIN 10
 #define SEAL_LOOK_BITS_MAX 23 /* bloom filters of at most 1 MiB */
 
 /* One captured change, or several of one row coalesced into one. Values are NULL where the mask has
@@ -37,7 +38,7 @@ typedef struct {
     int64_t next_seq;
     int64_t base_seq, base_salt, base_until; /* base of operations with lsn <= base_until */
     bool base_known;
-    bool overlay;        /* operations not retired existed before the run */
+    bool overlay;        /* operations existed before the run that the filters do not know */
     int64_t group_first; /* while a group is written */
     int64_t group_size;
 } seal_scope;
@@ -63,6 +64,7 @@ typedef struct {
     size_t scope_count, scope_cap;
     seal_table *tables;      /* by position in the registry */
     uint8_t *seen, *created; /* bloom filters over rows sealed in this run */
+    bool queue_seen;         /* and over those of all operations before it */
     int look_bits;           /* log2 of their size in bits */
     bytes payload, base;
     const char *bound; /* the scope whose values `insert` holds */
@@ -90,7 +92,8 @@ godwit_status seal_is_live(seal_run_state *s, const seal_scope *scope, const sea
 /* lsn of the pending create of a row outside the group at hand, 0 = none. */
 godwit_status seal_pending_create(seal_run_state *s, const seal_scope *scope, int64_t tbl, slice id,
                                   int64_t *lsn) MUST_USE;
-void seal_remember(seal_run_state *s, const seal_row *row);
+/* The row with this hash has an operation now; create: one that may have made it. */
+void seal_remember(seal_run_state *s, uint64_t hash, bool create);
 /* Hard dependencies of an operation (semantics 5.4): lsns without repetition, at most DEPENDS_MAX.
  */
 godwit_status seal_dependencies(seal_run_state *s, const seal_scope *scope, const seal_row *row,

@@ -27,10 +27,10 @@ static void bloom_add(const seal_run_state *s, uint8_t *bits, uint64_t hash) {
     bits[b / 8] |= (uint8_t)(1u << (b % 8));
 }
 
-void seal_remember(seal_run_state *s, const seal_row *row) {
-    bloom_add(s, s->seen, row->hash);
-    if (row->kind == OP_CREATE) {
-        bloom_add(s, s->created, row->hash);
+void seal_remember(seal_run_state *s, uint64_t hash, bool create) {
+    bloom_add(s, s->seen, hash);
+    if (create) {
+        bloom_add(s, s->created, hash);
     }
 }
 
@@ -45,7 +45,7 @@ static godwit_status load_scope(seal_run_state *s, seal_scope *scope) {
         " = 'pending' AND state <> 'retired') OR EXISTS (SELECT 1 FROM godwit_op WHERE scope = ?1"
         " AND state = 'acked' AND state <> 'retired')",
         "s", scope->scope);
-    scope->overlay = overlay != 0;
+    scope->overlay = overlay != 0 && !s->queue_seen;
     if (status == GODWIT_OK) {
         status = identity_current(s->g, &s->run, scope->scope, &scope->device_id);
     }

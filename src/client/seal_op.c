@@ -256,7 +256,7 @@ static godwit_status write_row(seal_run_state *s, seal_scope *scope, seal_row *r
     }
     if (status == GODWIT_OK && seq) {
         scope->next_seq++;
-        seal_remember(s, row);
+        seal_remember(s, row->hash, row->kind == OP_CREATE);
     }
     return status;
 }

@@ -81,7 +81,10 @@ void bytes_text(bytes *b, const char *text) {
 }
 
 void bytes_char(bytes *b, char c) {
-    bytes_add(b, &c, 1);
+    if (bytes_reserve(b, 1)) {
+        b->ptr[b->len++] = c;
+        b->ptr[b->len] = '\0';
+    }
 }
 
 void bytes_u32be(bytes *b, uint32_t v) {

@@ -1,8 +1,9 @@
 /* The inside of JSON strings: UTF-8 validation, decoding and writing of escapes. */
 #include "core/json_internal.h"
 
-#define EACH 0x0101010101010101u
-#define HIGH 0x8080808080808080u
+#define EACH       0x0101010101010101u
+#define HIGH       0x8080808080808080u
+#define ESCAPE_MAX 6
 
 static inline uint64_t load_word(const char *p) {
     uint64_t v;
@@ -206,60 +207,72 @@ const char *json_unescape(arena *a, slice raw, slice *out) {
     return NULL;
 }
 
-static void write_escaped(bytes *b, unsigned char c) {
+/* Writes the escape of c to out; returns its length, at most ESCAPE_MAX. */
+static size_t escape(unsigned char c, char *out) {
     static const char hex[] = "0123456789abcdef";
-    char out[6] = {'\\', 0, '0', '0', 0, 0};
-    size_t len = 2;
-    switch (c) {
-    case '"':
-    case '\\':
-        out[1] = (char)c;
-        break;
-    case '\b':
-        out[1] = 'b';
-        break;
-    case '\f':
-        out[1] = 'f';
-        break;
-    case '\n':
-        out[1] = 'n';
-        break;
-    case '\r':
-        out[1] = 'r';
-        break;
-    case '\t':
-        out[1] = 't';
-        break;
-    default:
-        out[1] = 'u';
-        out[4] = hex[c >> 4];
-        out[5] = hex[c & 15];
-        len = 6;
-        break;
+    char letter = c == '"' || c == '\\' ? (char)c
+                  : c == '\b'           ? 'b'
+                  : c == '\f'           ? 'f'
+                  : c == '\n'           ? 'n'
+                  : c == '\r'           ? 'r'
+                  : c == '\t'           ? 't'
+                                        : 0;
+    out[0] = '\\';
+    if (letter) {
+        out[1] = letter;
+        return 2;
     }
-    bytes_add(b, out, len);
+    memcpy(out + 1, "u00", 3);
+    out[4] = hex[c >> 4];
+    out[5] = hex[c & 15];
+    return ESCAPE_MAX;
+}
+
+/* Copies what needs no escape, eight bytes at a time where nothing in them is special; *out moves
+ * behind it. Returns where it ended. */
+static const char *copy_plain(const char *at, const char *end, char **out) {
+    char *to = *out;
+    bool plain = true;
+    while (at < end && plain) {
+        for (; end - at >= 8 && special_bytes(load_word(at)) == 0; at += 8, to += 8) {
+            memcpy(to, at, 8);
+        }
+        for (int i = 0; i < 8 && at < end && plain; i++) {
+            unsigned char c = (unsigned char)*at;
+            plain = c >= 0x20 && c != '"' && c != '\\';
+            if (plain) {
+                *to++ = *at++;
+            }
+        }
+    }
+    *out = to;
+    return at;
 }
 
 void json_write_text(bytes *b, slice s) {
-    /* Room for the common case at once: nothing escaped, two quotes. */
+    /* Room for the common case at once: nothing escaped, two quotes. An escape asks again. */
     if (s.len > SIZE_MAX - 2 || !bytes_reserve(b, s.len + 2)) {
         b->failed = true;
         return;
     }
-    bytes_char(b, '"');
     const char *at = s.len ? s.ptr : "";
     const char *end = at + s.len;
-    while (at < end) {
-        const char *stop = json_plain_end(at, end);
-        while (stop < end && (unsigned char)*stop >= 0x80) {
-            stop = json_plain_end(stop + 1, end);
+    char *to = b->ptr + b->len;
+    *to++ = '"';
+    while ((at = copy_plain(at, end, &to)) < end) {
+        char escaped[ESCAPE_MAX];
+        size_t len = escape((unsigned char)*at++, escaped);
+        size_t rest = (size_t)(end - at) + 1;
+        b->len = (size_t)(to - b->ptr);
+        *to = '\0';
+        if (!bytes_reserve(b, len + rest)) {
+            return;
         }
-        bytes_add(b, at, (size_t)(stop - at));
-        if (stop < end) {
-            write_escaped(b, (unsigned char)*stop);
-            stop++;
-        }
-        at = stop;
+        to = b->ptr + b->len;
+        memcpy(to, escaped, len);
+        to += len;
     }
-    bytes_char(b, '"');
+    *to++ = '"';
+    *to = '\0';
+    b->len = (size_t)(to - b->ptr);
 }
