@@ -45,6 +45,7 @@ typedef struct {
     uint8_t last_key[SHA256_BYTES];
     bool has_last_key;  /* false before the first operation */
     int64_t last_at_ms; /* corrected time of its last operation: at_ms never goes back */
+    int64_t last_seen_ms; /* as loaded; nothing is decided by it */
 } decide_device;
 
 /* What the ledger says about an operation of the request that was decided before. */

@@ -65,6 +65,7 @@ void service_watch(service *s) {
      */
     bool failed = atomic_load(&s->unready) != GODWIT_OK;
     atomic_store(&s->unready, (int)store_probe(s->store, failed));
+    seen_save(s);
     walk(s);
     stats_step_took(&s->stats, STEP_TIDY, service_mono_us() - begun_us);
 }

@@ -14,6 +14,7 @@
            */
 
 typedef struct {
+    service *s;
     service_reader *r;
     service_job *job;
     const registry *reg;
@@ -136,6 +137,10 @@ static godwit_status add_mine(pull *p, const slice *id) {
     godwit_status status = store_read_device(r->store, &r->scratch, p->query->scope, *id, &device);
     if (status == GODWIT_OK && slice_equal(device.user_id, p->job->who.user)) {
         p->mine[p->mine_count++] = id;
+        if (id == &p->query->device) {
+            int64_t pulled = p->query->cursor.len ? p->cursor.seq : -1;
+            seen_note(p->s, p->query->scope, &device, pulled, -1);
+        }
     }
     return status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
 }
@@ -453,6 +458,9 @@ static godwit_status answer_empty_push(pull *p, bool *refused) {
         status = status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
         *refused = status == GODWIT_OK && push_refuse_stream(job, verdict, &device);
         applied = device.applied_seq;
+        if (status == GODWIT_OK && !*refused) {
+            seen_note(p->s, state->scope, &device, -1, request->confirmed_seq);
+        }
     }
     if (status == GODWIT_OK && !*refused) {
         push_answer_write(job, NULL, applied, scope.head, p->now_ms, job->verb == VERB_SYNC);
@@ -493,7 +501,8 @@ static void run_sync(pull *p) {
 
 void pull_run(service *s, service_reader *r, service_job *job) {
     const job_state *state = job->state;
-    pull p = {.r = r,
+    pull p = {.s = s,
+              .r = r,
               .job = job,
               .reg = r->reg,
               .query = &state->pull,

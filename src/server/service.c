@@ -63,6 +63,11 @@ godwit_status service_open(const service_options *options, service **out, char *
     s->context = options->context;
     s->retain = options->retain ? *options->retain : retain_default;
     arena_init(&s->batch, NULL, 0);
+    if (!seen_open(&s->seen)) {
+        snprintf(message, 512, "out of memory");
+        service_close(s);
+        return GODWIT_NOMEM;
+    }
     godwit_status status = registry_config_load(options->config_tables, &s->config, message);
     if (status == GODWIT_OK) {
         status = store_open(options->store, &s->store, message);
@@ -104,6 +109,7 @@ void service_close(service *s) {
     }
     registry_config_free(s->config);
     upcaster_free(s->upcaster);
+    seen_close(&s->seen);
     arena_deinit(&s->batch);
     free(s);
 }

@@ -13,10 +13,12 @@
  *   audit.c         history of a row, fate of an operation
  *   upcast.c        operations of older schemas
  *   fleet.c         readiness, devices' queues
+ *   seen.c          devices that only read
  *   janitor.c       retention */
 #ifndef SERVER_SERVICE_INNER_H
 #define SERVER_SERVICE_INNER_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "core/limits.h"
@@ -25,6 +27,13 @@
 #include "server/stats.h"
 
 typedef struct upcaster upcaster;
+
+#define SEEN_MAX 256
+typedef struct {
+    pthread_mutex_t lock;
+    struct seen_device *devices; /* [SEEN_MAX] */
+    size_t count;
+} seen_list;
 
 struct service {
     store *store;
@@ -41,6 +50,7 @@ struct service {
     char walked_scope[NAME_BYTES_MAX], walked_device[DEVICE_ID_BYTES_MAX];
     size_t walked_scope_len, walked_device_len;
     retain_policy retain;
+    seen_list seen;
     char tended[NAME_BYTES_MAX]; /* the janitor has been here: the name of a scope */
     size_t tended_len;
     char store_id[33];
@@ -90,6 +100,15 @@ godwit_status upcast_push(upcaster **maker, const schema *present, arena *a,
                           push_request *request) MUST_USE;
 void upcaster_free(upcaster *maker);
 int64_t service_mono_us(void);
+
+/* seen.c */
+bool seen_open(seen_list *list);
+void seen_close(seen_list *list);
+/* Reader threads: a device of the caller has pulled. The positions it has reported, -1 = none. */
+void seen_note(service *s, slice scope, const decide_device *device, int64_t pulled_seq,
+               int64_t confirmed_seq);
+/* Writer thread. A failure is made up for by the devices' next pulls. */
+void seen_save(service *s);
 
 /* writer thread */
 void push_run(service *s, service_job **jobs, size_t count, service_commit_fn on_commit,

@@ -290,8 +290,9 @@ godwit_status pg_device_read(pg_link *l, arena *a, slice scope, slice device_id,
     pg_text(l, device_id);
     godwit_status status =
         pg_query(l,
-                 "SELECT user_id, lineage, state, applied_seq, confirmed_seq, last_key, last_at"
-                 " FROM godwit.device WHERE scope = $1 AND device_id = $2",
+                 "SELECT user_id, lineage, state, applied_seq, confirmed_seq, last_key, last_at,"
+                 " (extract(epoch FROM coalesce(last_seen, registered_at)) * 1000)::bigint FROM "
+                 "godwit.device WHERE scope = $1 AND device_id = $2",
                  &r);
     if (status != GODWIT_OK || PQntuples(r) == 0) {
         return status == GODWIT_OK ? GODWIT_NOT_FOUND : status;
@@ -304,6 +305,7 @@ godwit_status pg_device_read(pg_link *l, arena *a, slice scope, slice device_id,
     out->confirmed_seq = pg_field_int(r, 0, 4);
     out->has_last_key = pg_field_key(r, 0, 5, out->last_key);
     out->last_at_ms = pg_field_int(r, 0, 6);
+    out->last_seen_ms = pg_field_int(r, 0, 7);
     return a->failed ? GODWIT_NOMEM : GODWIT_OK;
 }
 

@@ -317,8 +317,9 @@ godwit_status sqlite_device_load(db *d, arena *a, slice scope, slice device_id,
     bool row = false;
     godwit_status status =
         db_prepare(d,
-                   "SELECT user_id, lineage, state, applied_seq, confirmed_seq, last_key, last_at"
-                   " FROM godwit_device WHERE scope = ?1 AND device_id = ?2",
+                   "SELECT user_id, lineage, state, applied_seq, confirmed_seq, last_key, last_at,"
+                   " coalesce(last_seen, registered_at) FROM godwit_device WHERE scope = ?1 AND "
+                   "device_id = ?2",
                    &stmt);
     if (status == GODWIT_OK) {
         status = db_bind_slice(d, stmt, 1, scope);
@@ -346,6 +347,7 @@ godwit_status sqlite_device_load(db *d, arena *a, slice scope, slice device_id,
             out->has_last_key = true;
         }
         out->last_at_ms = sqlite3_column_int64(stmt, 6);
+        out->last_seen_ms = sqlite3_column_int64(stmt, 7);
         status = a->failed ? GODWIT_NOMEM : GODWIT_OK;
     }
     db_done(d, stmt);

@@ -208,6 +208,75 @@ static void one_step_is_short_and_many_finish(void **state) {
     kit_deinit(&k);
 }
 
+#define C "cccccccccccccccccccccccccccccccc"
+#define D "dddddddddddddddddddddddddddddddd"
+
+/* A sync that brings nothing but what the device has. */
+static kit_answer empty_sync(kit *k, const kit_device *d, slice cursor) {
+    bytes b;
+    bytes_init(&b, NULL, 0);
+    push_head head = {.device_id = slice_of(d->id),
+                      .scope = slice_of(d->scope),
+                      .placed = true,
+                      .first_seq = d->seq + 1,
+                      .prev_key = d->seq ? d->last_key : NULL,
+                      .acked_seq = d->seq,
+                      .confirmed_seq = d->seq,
+                      .wall_ms = k->now_ms,
+                      .cursor = cursor,
+                      .pull = true};
+    wire_push_begin(&b, &head);
+    wire_push_end(&b);
+    slice body = arena_copy(&k->a, bytes_view(&b));
+    bytes_deinit(&b);
+    return kit_body(k, VERB_SYNC, d->user, d->scope, body);
+}
+
+static const char *device_row(kit *k, const char *columns, const char *id) {
+    return kit_sql(
+        k, arena_printf(&k->a, "SELECT %s FROM godwit_device WHERE device_id = '%s'", columns, id));
+}
+
+static void who_only_reads_is_there_as_well(void **state) {
+    (void)state;
+    kit k;
+    open_with(&k, &retain_default);
+    kit_device a = fill(&k, 5), b = kit_register(&k, B, "ana", "field");
+    kit_device c = kit_register(&k, C, "ana", "field");
+    (void)kit_register(&k, D, "ana", "field");
+    assert_status(kit_push_one(&k, &c, OP_CREATE, "pins", "of-c", "{\"title\":\"c\"}"), 200);
+    slice cursor = kit_text(
+        &(kit_answer){.root = kit_changes(&k, "field", (slice){0}, "", "7").root}, "cursor");
+    for (int i = 0; i < 5; i++) {
+        k.now_ms += 100 * DAY;
+        assert_status(kit_changes(&k, "field", cursor, b.id, "5"), 200);
+        assert_status(empty_sync(&k, &c, cursor), 200);
+        assert_status(kit_changes(&k, "field", (slice){0}, a.id, "1"), 200); /* no position yet */
+        service_watch(k.s);
+        clean(&k);
+    }
+    assert_string_equal(device_row(&k, "state", A), "active");
+    assert_string_equal(device_row(&k, "pulled_seq", A), "0");
+    assert_string_equal(device_row(&k, "state || pulled_seq", B), "active7");
+    assert_string_equal(device_row(&k, "state || pulled_seq || confirmed_seq", C), "active71");
+    assert_string_equal(device_row(&k, "state", D), "retired");
+    /* not with each request, and nobody else's device */
+    const char *seen = device_row(&k, "last_seen", B);
+    k.now_ms += 3599999;
+    assert_status(kit_changes(&k, "field", cursor, b.id, "5"), 200);
+    service_watch(k.s);
+    assert_string_equal(device_row(&k, "last_seen", B), seen);
+    k.now_ms += 1;
+    kit_device other = {.id = b.id, .scope = b.scope, .user = "ben"};
+    assert_problem(empty_sync(&k, &other, cursor), 409, "device-unknown");
+    service_watch(k.s);
+    assert_string_equal(device_row(&k, "last_seen", B), seen);
+    assert_status(kit_changes(&k, "field", cursor, b.id, "5"), 200);
+    service_watch(k.s);
+    assert_string_not_equal(device_row(&k, "last_seen", B), seen);
+    kit_deinit(&k);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_log_shrinks_and_rows_stay),
@@ -215,6 +284,7 @@ int main(void) {
         cmocka_unit_test(the_ledger_goes_later_and_never_what_is_unconfirmed),
         cmocka_unit_test(keys_of_callers_without_a_stream_go_with_the_ledger),
         cmocka_unit_test(one_step_is_short_and_many_finish),
+        cmocka_unit_test(who_only_reads_is_there_as_well),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
