@@ -119,8 +119,8 @@ static const char *const steps[] = {
     "IS NULL;",
     EVENT_TABLE,
     /* current: see identity.h */
-    "ALTER TABLE godwit_identity ADD COLUMN user_id TEXT;"
-    "ALTER TABLE godwit_identity ADD COLUMN server_id TEXT;",
+    ("ALTER TABLE godwit_identity ADD COLUMN user_id TEXT;"
+     "ALTER TABLE godwit_identity ADD COLUMN server_id TEXT;"),
 };
 
 /* The entity id of a captured row, as semantics 13.1 writes it. %s: text of part i. */
