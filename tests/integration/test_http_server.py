@@ -845,8 +845,12 @@ def test_wrong_usage(tmp_path):
 def test_check_config(tmp_path):
     good = tmp_path / "good.ini"
     good.write_text("[server]\nlisten = 127.0.0.1:0\nthreads = 2\n[table pins]\npolicy.title = manual\n")
-    code, out, _ = serve("--config", good, "--check-config", "--data", tmp_path / "data")
+    schema = tmp_path / "schema.sql"
+    schema.write_text("CREATE TABLE pins(id TEXT PRIMARY KEY, title TEXT);")
+    code, out, _ = serve("--config", good, "--schema", schema, "--check-config", "--data", tmp_path / "data")
     assert code == 0 and "good" in out and not (tmp_path / "data").exists()
+    code, _, err = serve("--config", good, "--check-config", "--data", tmp_path / "data")
+    assert code == 1 and "pins" in err  # a section about a table that nothing makes
     bad = tmp_path / "bad.ini"
     bad.write_text("[server]\nlisten = 127.0.0.1:0\nlisen = 1\n")
     code, _, err = serve("--config", bad, "--check-config")
