@@ -48,21 +48,23 @@ static godwit *captured(const char *path, int64_t count, uint64_t seed) {
 /* Two SHA-256 of each row, both over the row's bytes; or (`short_key`) the second over the first
  * and a prefix only, which is half of the work. */
 static void hash_row(sqlite3_stmt *row, bool short_key, uint8_t out[SHA256_BYTES]) {
-    sha256 payload, key;
-    sha256_init(&payload);
-    sha256_init(&key);
-    sha256_update(&key, "godwit-op-v1", 12);
+    sha256 first, second;
+    sha256_init(&first);
+    sha256_init(&second);
     for (int i = 0; i < sqlite3_column_count(row); i++) {
         const void *bytes_of = sqlite3_column_blob(row, i);
         size_t len = bytes_of ? (size_t)sqlite3_column_bytes(row, i) : 0;
-        sha256_update(&payload, bytes_of ? bytes_of : "", len);
+        sha256_update(&first, bytes_of ? bytes_of : "", len);
         if (!short_key) {
-            sha256_update(&key, bytes_of ? bytes_of : "", len);
+            sha256_update(&second, bytes_of ? bytes_of : "", len);
         }
     }
-    sha256_final(&payload, out);
-    sha256_update(&key, out, SHA256_BYTES);
-    sha256_final(&key, out);
+    sha256_final(&first, out);
+    if (short_key) {
+        sha256_update(&second, "godwit-op-v1", 12);
+        sha256_update(&second, out, SHA256_BYTES);
+    }
+    sha256_final(&second, out);
 }
 
 /* Reads from the log of a captured database, writes into another table of it. */
