@@ -119,4 +119,10 @@ MUTANTS = [
     {"guarantee": 1, "name": "what a migration did to renamed columns is forgotten", "file": "src/client/gained.c",
      "old": "status = queue_renamed(g, a, d, slice_of(name));", "new": "status = GODWIT_OK;\n        (void)queue_renamed;",
      "tests": ["test_versions.py::test_a_migration_changes_what_it_renames"]},
+    {"guarantee": 1, "name": "tidying takes what waits for a person", "file": "src/client/tidy.c",
+     "old": "count(x.resolution) > 0)", "new": "count(x.resolution) >= 0)",
+     "tests": ["test_retention.py::test_what_has_been_dealt_with_goes_and_what_waits_stays"]},
+    {"guarantee": 1, "name": "an open conflict is forgotten", "file": "src/client/tidy.c",
+     "old": "\"state <> 'open' AND at < ?1\"", "new": "\"at < ?1\"",
+     "tests": ["test_retention.py::test_what_has_been_dealt_with_goes_and_what_waits_stays"]},
 ]

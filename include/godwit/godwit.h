@@ -73,6 +73,11 @@ typedef struct {
     const char *token;      /* bearer token; NULL = keep, or token_file */
     const char *token_file; /* read before each round; only its path is stored */
     const char *label;      /* shown to operators, e.g. "Ana's phone" */
+    /* How long the past is kept on the device: a number and s, m, h or d, or "forever". */
+    const char *keep_archive; /* operations that are done, for a server restored from a backup: must
+                                 exceed the age of its backups; default "14d" */
+    const char *keep_history; /* decided conflicts, outcomes, refused operations that have been dealt
+                                 with; what waits for a person stays; default "90d" */
 } godwit_settings;
 /* Stores settings; may be called again to change them. INVALID names the setting. */
 GODWIT_API godwit_status godwit_init(godwit *g, const godwit_settings *settings) GODWIT_MUST_USE;

@@ -14,6 +14,7 @@
 #include "client/runner.h"
 #include "client/track.h"
 #include "core/limits.h"
+#include "core/retain.h"
 
 #define SQLITE_VERSION_MIN 3038000
 #define URL_BYTES_MAX      2048
@@ -339,6 +340,11 @@ static const char *invalid_setting(const godwit_settings *s) {
     if (s->label && *s->label && !id_name_valid(slice_of(s->label))) {
         return "label must be at most 128 bytes of UTF-8 without control characters";
     }
+    int64_t ms;
+    if ((s->keep_archive && !retain_time_parse(s->keep_archive, &ms)) ||
+        (s->keep_history && !retain_time_parse(s->keep_history, &ms))) {
+        return "keep_archive and keep_history must be a time such as 30d, 12h or forever";
+    }
     return NULL;
 }
 
@@ -350,7 +356,9 @@ static godwit_status store_settings(godwit *g, const godwit_settings *s) {
                     {"scope", s->scope},
                     {"token", s->token},
                     {"token_file", s->token_file},
-                    {"label", s->label}};
+                    {"label", s->label},
+                    {"keep_archive", s->keep_archive},
+                    {"keep_history", s->keep_history}};
     godwit_status status = GODWIT_OK;
     if (s->token || s->token_file) { /* one replaces the other */
         status = client_meta_set(g, s->token ? "token_file" : "token", nothing);

@@ -7,11 +7,16 @@
  *   meta "archive" = [[ms,lsn],..]     everything sealed up to lsn had left the queue by then
  *
  * The newest note that is old enough says what may go. What waits for a person stays, and of each
- * identity the operation the server saw last, whose key tells histories apart. */
+ * identity the operation the server saw last, whose key tells histories apart.
+ *
+ * Decided conflicts and outcomes are kept longer, and looked through about once a day (meta
+ * "history" = ms of the last time). An operation that was refused goes together with its outcome,
+ * which says that a person has dealt with it. */
+#include "client/count.h"
 #include "client/pump.h"
+#include "core/retain.h"
 
 #define DAY_MS     INT64_C(86400000)
-#define KEEP_MS    (14 * DAY_MS) /* must exceed the server's backup interval */
 #define CHUNK_ROWS 500
 #define NOTES_MAX  64
 
@@ -90,24 +95,154 @@ static godwit_status keep_notes(godwit *g, int64_t now_ms, int64_t keep_ms, int6
     return status;
 }
 
+static godwit_status forget_operations(godwit *g, int64_t lsn) {
+    return db_run(&g->db,
+                  "DELETE FROM godwit_op WHERE lsn IN (SELECT o.lsn FROM godwit_op AS o WHERE"
+                  " o.lsn <= ?1 AND o.state = 'retired' AND NOT EXISTS (SELECT 1 FROM"
+                  " godwit_identity AS i WHERE i.scope = o.scope AND i.device_id = o.device_id"
+                  " AND i.acked_seq = o.sequence_number) ORDER BY o.lsn LIMIT ?2)",
+                  "ii", lsn, (int64_t)CHUNK_ROWS);
+}
+
+/* ---- Decided conflicts and outcomes ---- */
+
+/* Operations with an outcome of which nothing is newer than ?1: not one that waits or is waited
+ * for, whose place another has taken that is still known, or that the server saw last of its
+ * identity. */
+static const char old_outcomes[] =
+    "SELECT x.lsn, coalesce(o.state, '') FROM godwit_outcome AS x LEFT JOIN godwit_op AS o ON "
+    "o.lsn ="
+    " x.lsn GROUP BY x.lsn HAVING max(x.at) < ?1 AND (coalesce(o.state, 'retired') = 'retired' OR"
+    " o.state IN ('rejected', 'blocked', 'conflict') AND count(x.resolution) > 0) AND NOT EXISTS"
+    " (SELECT 1 FROM godwit_outcome AS y JOIN godwit_op AS n ON n.id = y.resolution_op WHERE y.lsn "
+    "="
+    " x.lsn) AND NOT EXISTS (SELECT 1 FROM godwit_identity AS i WHERE i.scope = o.scope AND"
+    " i.device_id = o.device_id AND i.acked_seq = o.sequence_number) AND NOT EXISTS (SELECT 1 FROM"
+    " godwit_dep AS d WHERE d.depends_on = x.lsn) ORDER BY x.lsn LIMIT ?2";
+
+typedef struct {
+    int64_t lsn;
+    op_state state;
+} old_outcome;
+
+static godwit_status find_outcomes(godwit *g, slice before, old_outcome *out, size_t *count) {
+    sqlite3_stmt *stmt = NULL;
+    bool row = true;
+    *count = 0;
+    godwit_status status = db_prepare(&g->db, old_outcomes, &stmt);
+    if (status == GODWIT_OK) {
+        status = db_bind_slice(&g->db, stmt, 1, before);
+    }
+    if (status == GODWIT_OK) {
+        status = db_bind_int(&g->db, stmt, 2, CHUNK_ROWS);
+    }
+    while (status == GODWIT_OK && *count < CHUNK_ROWS) {
+        status = db_step(&g->db, stmt, &row);
+        if (status != GODWIT_OK || !row) {
+            break;
+        }
+        old_outcome *o = &out[(*count)++];
+        o->lsn = sqlite3_column_int64(stmt, 0);
+        if (!op_state_parse(db_column_slice(stmt, 1), &o->state)) {
+            o->state = OP_RETIRED;
+        }
+    }
+    db_done(&g->db, stmt);
+    return status;
+}
+
+static godwit_status forget_outcome(godwit *g, const old_outcome *o) {
+    int64_t change[OP_STATE_COUNT] = {0};
+    godwit_status status = db_run(&g->db, "DELETE FROM godwit_outcome WHERE lsn = ?1", "i", o->lsn);
+    if (status != GODWIT_OK || o->state == OP_RETIRED) {
+        return status;
+    }
+    change[o->state] = -1;
+    status = db_run(&g->db, "DELETE FROM godwit_op WHERE lsn = ?1", "i", o->lsn);
+    if (status == GODWIT_OK) {
+        status = count_ops(g, change);
+    }
+    return status == GODWIT_OK && o->state == OP_CONFLICT ? count_add(g, "decided", -1) : status;
+}
+
+static godwit_status forget_outcomes(godwit *g, slice before, bool *more) {
+    size_t count = 0;
+    arena a;
+    arena_init(&a, g->allocator, 0);
+    old_outcome *list = ARENA_ARRAY(&a, old_outcome, CHUNK_ROWS);
+    godwit_status status = list ? find_outcomes(g, before, list, &count) : GODWIT_NOMEM;
+    for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
+        status = forget_outcome(g, &list[i]);
+    }
+    *more = *more || count == CHUNK_ROWS;
+    arena_deinit(&a);
+    return status;
+}
+
+#define OLD_CONFLICTS "state <> 'open' AND at < ?1"
+
+static godwit_status forget_conflicts(godwit *g, slice before) {
+    godwit_status status =
+        db_run(&g->db,
+               "INSERT INTO godwit_counter(name, n) SELECT 'conflict:' || kind || ':' || state,"
+               " -count(*) FROM godwit_conflict WHERE " OLD_CONFLICTS " GROUP BY kind, state ON"
+               " CONFLICT (name) DO UPDATE SET n = n + excluded.n",
+               "s", before);
+    return status == GODWIT_OK
+               ? db_run(&g->db, "DELETE FROM godwit_conflict WHERE " OLD_CONFLICTS, "s", before)
+               : status;
+}
+
+static godwit_status forget_history(godwit *g, int64_t now_ms, int64_t keep_ms) {
+    int64_t last_ms = 0;
+    bool more = false;
+    char at[32];
+    godwit_status status = client_meta_int(g, "history", 0, &last_ms);
+    if (status != GODWIT_OK || keep_ms == RETAIN_FOREVER ||
+        now_ms - last_ms < (keep_ms < DAY_MS ? keep_ms : DAY_MS)) {
+        return status;
+    }
+    wire_time_write(now_ms > keep_ms ? now_ms - keep_ms : 0, at);
+    status = forget_outcomes(g, slice_of(at), &more);
+    if (status == GODWIT_OK) {
+        status = forget_conflicts(g, slice_of(at));
+    }
+    return status == GODWIT_OK && !more ? client_meta_set_int(g, "history", now_ms) : status;
+}
+
+static godwit_status setting(godwit *g, const char *key, const char *fallback, int64_t *out) {
+    slice text = {0};
+    arena a;
+    arena_init(&a, g->allocator, 0);
+    godwit_status status = client_meta_text(g, &a, key, &text);
+    if (status == GODWIT_OK && (!text.ptr || !retain_time_parse(text.ptr, out)) &&
+        !retain_time_parse(fallback, out)) {
+        status = GODWIT_INTERNAL;
+    }
+    arena_deinit(&a);
+    return status;
+}
+
 godwit_status client_tidy(godwit *g) {
-    int64_t keep_ms = KEEP_MS, lsn = 0;
-    godwit_status status = client_meta_int(g, "archive_ms", KEEP_MS, &keep_ms);
+    int64_t archive_ms = 0, history_ms = 0, lsn = 0, now_ms = client_wall_ms(g);
+    godwit_status status = setting(g, "keep_archive", "14d", &archive_ms);
+    if (status == GODWIT_OK) {
+        status = setting(g, "keep_history", "90d", &history_ms);
+    }
     if (status == GODWIT_OK) {
         status = db_begin(&g->db);
     }
     if (status != GODWIT_OK) {
         return status;
     }
-    status = keep_notes(g, client_wall_ms(g), keep_ms, &lsn);
+    if (archive_ms != RETAIN_FOREVER) {
+        status = keep_notes(g, now_ms, archive_ms, &lsn);
+    }
     if (status == GODWIT_OK && lsn > 0) {
-        status =
-            db_run(&g->db,
-                   "DELETE FROM godwit_op WHERE lsn IN (SELECT o.lsn FROM godwit_op AS o WHERE"
-                   " o.lsn <= ?1 AND o.state = 'retired' AND NOT EXISTS (SELECT 1 FROM"
-                   " godwit_identity AS i WHERE i.scope = o.scope AND i.device_id = o.device_id"
-                   " AND i.acked_seq = o.sequence_number) ORDER BY o.lsn LIMIT ?2)",
-                   "ii", lsn, (int64_t)CHUNK_ROWS);
+        status = forget_operations(g, lsn);
+    }
+    if (status == GODWIT_OK) {
+        status = forget_history(g, now_ms, history_ms);
     }
     if (status == GODWIT_OK) {
         status = db_commit(&g->db);

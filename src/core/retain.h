@@ -41,5 +41,8 @@ int64_t retain_horizon(const retain_policy *policy, const retain_scope *scope, i
 int64_t retain_ledger_floor(const retain_scope *scope, int64_t aged);
 /* now_ms - age_ms; with RETAIN_FOREVER a time before everything. */
 int64_t retain_before(int64_t now_ms, int64_t age_ms);
+/* A length of time as settings have it: a number and ms, s, m, h or d, at most 3,650,000 of them, or
+ * "forever". false: it is none. */
+bool retain_time_parse(const char *text, int64_t *out);
 
 #endif

@@ -58,7 +58,9 @@ static bool read_settings(arena *a, const json *root, godwit_settings *out) {
                    {"scope", &out->scope},
                    {"token", &out->token},
                    {"tokenFile", &out->token_file},
-                   {"label", &out->label}};
+                   {"label", &out->label},
+                   {"keepArchive", &out->keep_archive},
+                   {"keepHistory", &out->keep_history}};
     const json *key = json_first(root);
     for (uint32_t i = 0; i < root->count; i++, key = json_after(key + 1)) {
         size_t m = 0;
@@ -79,7 +81,8 @@ static void call_init(sqlite3_context *context, int argc, sqlite3_value **argv) 
     const json *root = parse_object(context, &a, extension_text(argc, argv, 0));
     if (root && !read_settings(&a, root, &settings)) {
         extension_error(context, GODWIT_INVALID,
-                        "the settings are texts named url, scope, token, tokenFile and label");
+                        "the settings are texts named url, scope, token, tokenFile, label,"
+                        " keepArchive and keepHistory");
     } else if (root) {
         godwit *g = extension_handle(context, true);
         if (g) {

@@ -139,33 +139,6 @@ static godwit_status bad(char message[512], const char *key, const char *value,
     return GODWIT_INVALID;
 }
 
-/* A number and its unit, at most ten thousand years, or forever. */
-static bool parse_time(const char *text, int64_t *out) {
-    static const struct {
-        const char *unit;
-        int64_t ms;
-    } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000}};
-    size_t digits = strspn(text, "0123456789");
-    char number[16];
-    int value = 0;
-    if (strcmp(text, "forever") == 0) {
-        *out = RETAIN_FOREVER;
-        return true;
-    }
-    if (digits == 0 || digits >= sizeof number) {
-        return false;
-    }
-    memcpy(number, text, digits);
-    number[digits] = '\0';
-    for (size_t i = 0; i < COUNT_OF(units) && parse_number(number, 3650000, &value); i++) {
-        if (strcmp(text + digits, units[i].unit) == 0) {
-            *out = value * units[i].ms;
-            return true;
-        }
-    }
-    return false;
-}
-
 static godwit_status interpret_retention(const config_texts *t, config *out, char message[512]) {
     out->retain = retain_default;
     out->janitor_every_ms = 60000;
@@ -181,7 +154,7 @@ static godwit_status interpret_retention(const config_texts *t, config *out, cha
                  {"janitor_every", t->janitor_every, &out->janitor_every_ms}};
     int commits = 0;
     for (size_t i = 0; i < COUNT_OF(times); i++) {
-        if (times[i].text && !parse_time(times[i].text, times[i].ms)) {
+        if (times[i].text && !retain_time_parse(times[i].text, times[i].ms)) {
             return bad(message, times[i].key, times[i].text,
                        "a time such as 30d, 12h, 15m, 10s, 100ms or forever");
         }
@@ -272,7 +245,7 @@ static godwit_status interpret(const config_texts *t, config *out, char message[
     if (t->jwks && keyring_is_url(t->jwks) && !keyring_url_is_safe(t->jwks)) {
         return bad(message, "jwks", t->jwks, "a file or an https URL");
     }
-    if (t->jwks_refresh && (!parse_time(t->jwks_refresh, &out->jwks_refresh_ms) ||
+    if (t->jwks_refresh && (!retain_time_parse(t->jwks_refresh, &out->jwks_refresh_ms) ||
                             out->jwks_refresh_ms < 1000 || out->jwks_refresh_ms > 86400000)) {
         return bad(message, "jwks_refresh", t->jwks_refresh, "a time between 1s and 1d");
     }

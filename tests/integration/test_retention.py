@@ -146,7 +146,7 @@ def test_a_devices_own_history_is_bounded(world):
         a.sync()
     a.run("UPDATE pins SET id = 'p-0' WHERE id = 'p-1' AND 0")
     assert a.one("SELECT count(*) FROM godwit_op") == 5  # kept for a server that forgets
-    a.run("INSERT OR REPLACE INTO godwit_meta VALUES ('archive_ms', 50)")
+    a.run("SELECT godwit_init('{\"keepArchive\":\"50ms\"}')")
     a.run("DELETE FROM godwit_meta WHERE k = 'archive'")
     a.sync()
     assert a.one("SELECT count(*) FROM godwit_op") == 5  # noted only now
@@ -159,3 +159,45 @@ def test_a_devices_own_history_is_bounded(world):
     a.run("INSERT INTO pins(id, title) VALUES ('p-9', 'after')")
     a.sync()
     assert len(server.rows("pins")) == 6 and cli("doctor", a.path).code == 0
+
+
+def test_what_has_been_dealt_with_goes_and_what_waits_stays(world):
+    columns = "id TEXT PRIMARY KEY, title TEXT, note TEXT"
+    server = world.server(schema=f"CREATE TABLE pins ({columns}, CHECK (title <> 'bad'));",
+                          config="[table pins]\npolicy.note = manual\n")
+    a, b = (world.device(n, server, schema=f"CREATE TABLE pins ({columns});", tables=("pins",)) for n in "ab")
+    a.run("INSERT INTO pins VALUES ('p-1', 'x', 'n')")
+    settle(a, b)
+    b.run("UPDATE pins SET title = 'of b', note = 'of b'")
+    b.sync()
+    a.run("UPDATE pins SET title = 'of a', note = 'of a'")
+    for i in range(1, 4):
+        a.run("INSERT INTO pins VALUES (?, 'bad', '')", f"x-{i}")
+    a.sync_cli()
+    letters = dict(a.run("SELECT entity_id, id FROM godwit_dead_letters WHERE status = 'failed'"))
+    assert sorted(letters) == ["x-1", "x-2", "x-3"]
+    a.run("SELECT godwit_discard(?, 'no')", letters["x-1"])
+    a.run("SELECT godwit_edit(?, '{\"title\":\"good\"}')", letters["x-2"])
+    settle(a, b)
+    a.run("INSERT INTO pins VALUES ('p-2', 'after', '')")
+    a.sync_cli()
+    states = set(r[0] for r in a.run("SELECT state FROM godwit_conflict"))
+    assert states == {"open", "auto"}
+    waiting = a.run("SELECT id FROM godwit_dead_letters ORDER BY id")
+    before = a.one("SELECT count(*) FROM godwit_outcome")
+    bad = cli("init", a.path, "--keep-history", "soon")
+    assert bad.code != 0 and "keep_history" in bad.err, bad
+    assert cli("init", a.path, "--keep-history", "50ms", "--keep-archive", "50ms").code == 0
+
+    def gone():
+        a.sync_cli()
+        return a.one("SELECT count(*) FROM godwit_outcome WHERE resolution IS NOT NULL") == 0 and before
+    wait_until(gone, what="what has been dealt with is gone", every=0.06)
+    assert a.run("SELECT DISTINCT state FROM godwit_conflict") == [("open",)]
+    assert a.run("SELECT id FROM godwit_dead_letters ORDER BY id") == waiting
+    assert a.run("SELECT payload FROM godwit_dead_letters WHERE entity_id = 'x-3'")[0][0]
+    findings = cli("doctor", a.path).out.splitlines()  # the counters are right
+    assert len(findings) == 1 and findings[0].startswith("failed"), findings
+    a.run("SELECT godwit_edit(?, '{\"title\":\"good, too\"}')", letters["x-3"])
+    settle(a, b)
+    assert len(server.rows("pins")) == 4
