@@ -221,16 +221,18 @@ typedef struct {
     bool *write;   /* [column_count] columns to write */
     unsigned wave; /* waves are written one after the other */
     int kind;      /* PG_DELETE, .. */
+    bool late;     /* written last, in search of the guilty one */
     bool exact;    /* the database will hold the values as they are */
     slice clock;   /* stored clock; no ptr = the plain one */
     int64_t clock_seq;
 } pg_change;
 
-/* A reference of a pending change to a row that is not among the working rows. */
+/* A reference of a pending change that is not known to be good. */
 typedef struct {
     const pg_fk *key;
     slice id;
     size_t place; /* of the change */
+    bool dead;    /* it is among the working rows, and not live */
 } pg_ref;
 
 /* Waves behind which a change must come that makes room for what earlier groups did. */
@@ -244,6 +246,7 @@ typedef struct {
     const wire_op *ops;
     decide_commit *commit;
     size_t first_change; /* index in store.changes */
+    size_t *changes; /* [result_count] the change that carries a result's row, SIZE_MAX = none */
     int64_t salt;
 } pg_group;
 
@@ -274,14 +277,16 @@ godwit_status pg_typed_write(store *st, decide_refusal *refusal) MUST_USE;
 /* A statement that brings a row when a reference is broken. */
 typedef struct {
     const pg_fk *key;
-    const pg_change *change; /* some change it is about */
+    const pg_change *change; /* it is about; NULL: about references noted */
     size_t statement;
 } pg_question;
 #define PG_QUESTIONS_MAX 256 /* of one flush; more are taken one group at a time */
-/* References of one change as its group leaves them. CONSTRAINT: one is known to be broken. */
-godwit_status pg_refs_keep(store *st, const pg_change *p, decide_refusal *refusal) MUST_USE;
+/* Notes the references of one change as its group leaves them. */
+godwit_status pg_refs_keep(store *st, const pg_change *p) MUST_USE;
 /* Asks about those that were not known. LIMIT: too many questions. */
 godwit_status pg_refs_ask(store *st, pg_question *questions, size_t *count) MUST_USE;
+/* The first change that a question, now answered, found broken; NULL. */
+const pg_change *pg_refs_answer(const store *st, const pg_question *q);
 /* Index of the operation that a change came from, for a refusal. */
 size_t pg_op_of(const store *st, const pg_change *p);
 /* Gives up what is pending. */

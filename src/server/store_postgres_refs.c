@@ -57,7 +57,7 @@ static bool changes_key(const pg_change *p, const pg_fk *key) {
 
 /* What is known without asking is settled at once: what counts is the state at the group's end,
  * which the working rows are in now. */
-godwit_status pg_refs_keep(store *st, const pg_change *p, decide_refusal *refusal) {
+godwit_status pg_refs_keep(store *st, const pg_change *p) {
     decide_context *c = st->context;
     const pg_table *info = pg_table_of(st->tables, p->change->row->table);
     for (size_t k = 0; k < info->parent_count; k++) {
@@ -72,20 +72,20 @@ godwit_status pg_refs_keep(store *st, const pg_change *p, decide_refusal *refusa
         }
         const decide_row *known =
             slice_equal(scope, c->scope) ? decide_row_find(c, key->parent, id) : NULL;
-        if (known && (!known->row.exists || known->row.deleted)) {
-            *refusal = (decide_refusal){.code = CODE_FK_VIOLATION,
-                                        .detail = slice_of(key->detail),
-                                        .op_index = pg_op_of(st, p)};
-            return GODWIT_CONSTRAINT;
+        bool dead = known && (!known->row.exists || known->row.deleted);
+        if (known && !dead) {
+            continue;
         }
-        if (!known) {
-            if (!pg_grow((void **)&st->refs, &st->ref_cap, st->ref_count, sizeof *st->refs)) {
-                return GODWIT_NOMEM;
-            }
-            st->refs[st->ref_count++] = (pg_ref){key, id, p->place};
+        if (!pg_grow((void **)&st->refs, &st->ref_cap, st->ref_count, sizeof *st->refs)) {
+            return GODWIT_NOMEM;
         }
+        st->refs[st->ref_count++] = (pg_ref){key, id, p->place, dead};
     }
     return c->a->failed ? GODWIT_NOMEM : GODWIT_OK;
+}
+
+static bool open_ref(const pg_ref *ref, const pg_fk *key) {
+    return ref->key == key && !ref->dead;
 }
 
 static godwit_status ask(store *st, const pg_fk *key, size_t count) {
@@ -94,13 +94,13 @@ static godwit_status ask(store *st, const pg_fk *key, size_t count) {
     pg_text(l, key->parent->name);
     pg_array(l, PG_OID_TEXT, count);
     for (size_t i = 0; i < st->ref_count; i++) {
-        if (st->refs[i].key == key) {
+        if (open_ref(&st->refs[i], key)) {
             pg_item(l, st->refs[i].id);
         }
     }
-    return pg_send(l, "SELECT 1 FROM unnest($3::text[]) k(pk) WHERE NOT EXISTS (SELECT 1"
-                      " FROM godwit.row r WHERE r.scope = $1 AND r.tbl = $2 AND r.pk = k.pk"
-                      " AND r.del_ver IS NULL) LIMIT 1");
+    return pg_send(l, "SELECT min(k.n) FROM unnest($3::text[]) WITH ORDINALITY k(pk, n)"
+                      " WHERE NOT EXISTS (SELECT 1 FROM godwit.row r WHERE r.scope = $1"
+                      " AND r.tbl = $2 AND r.pk = k.pk AND r.del_ver IS NULL) HAVING count(*) > 0");
 }
 
 godwit_status pg_refs_ask(store *st, pg_question *questions, size_t *count) {
@@ -110,11 +110,9 @@ godwit_status pg_refs_ask(store *st, pg_question *questions, size_t *count) {
         const pg_table *info = &st->tables->infos[t];
         for (size_t k = 0; status == GODWIT_OK && k < info->parent_count; k++) {
             const pg_fk *key = &info->parents[k];
-            const pg_change *some = NULL;
             size_t refs = 0;
             for (size_t i = 0; i < st->ref_count; i++) {
-                refs += st->refs[i].key == key;
-                some = st->refs[i].key == key ? &st->changes[st->refs[i].place] : some;
+                refs += open_ref(&st->refs[i], key);
             }
             if (refs == 0) {
                 continue;
@@ -122,9 +120,24 @@ godwit_status pg_refs_ask(store *st, pg_question *questions, size_t *count) {
             if (*count == PG_QUESTIONS_MAX) {
                 return GODWIT_LIMIT;
             }
-            questions[(*count)++] = (pg_question){key, some, st->link.sent};
+            questions[(*count)++] = (pg_question){key, NULL, st->link.sent};
             status = ask(st, key, refs);
         }
     }
     return status;
+}
+
+const pg_change *pg_refs_answer(const store *st, const pg_question *q) {
+    const PGresult *r = pg_result(&st->link, q->statement);
+    if (PQntuples(r) == 0 || q->change) {
+        return PQntuples(r) ? q->change : NULL;
+    }
+    int64_t n = pg_field_int(r, 0, 0);
+    for (size_t i = 0; i < st->ref_count; i++) {
+        n -= open_ref(&st->refs[i], q->key);
+        if (n == 0) {
+            return &st->changes[st->refs[i].place];
+        }
+    }
+    return NULL;
 }

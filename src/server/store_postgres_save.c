@@ -191,14 +191,21 @@ static godwit_status keep_change(store *st, decide_change *change, decide_refusa
     p.clock = plain ? (slice){0} : change->clock_json;
     p.clock_seq = plain ? row->row.created.seq : 0;
     st->changes[st->change_count++] = p;
-    return pg_refs_keep(st, &st->changes[st->change_count - 1], refusal);
+    return pg_refs_keep(st, &st->changes[st->change_count - 1]);
 }
 
-/* The row of a result as this group leaves it, where no change of the group carries it. */
-static godwit_status keep_result(store *st, decide_commit *commit, decide_result *result) {
+/* Which change carries the row of a result; where none does, the row as this group leaves it. Later
+ * groups may write the row before this one is flushed. */
+static godwit_status keep_result(store *st, const pg_group *group, size_t index) {
+    const decide_commit *commit = group->commit;
+    decide_result *result = &group->commit->results[index];
     const decide_row *row = result->row;
-    if (!row || result->result.len ||
-        (row->change < commit->change_count && commit->changes[row->change].row == row)) {
+    group->changes[index] = SIZE_MAX;
+    if (!row || result->result.len) {
+        return GODWIT_OK;
+    }
+    if (row->change < commit->change_count && commit->changes[row->change].row == row) {
+        group->changes[index] = row->change;
         return GODWIT_OK;
     }
     result->result = pg_columns_json(st, st->context->a, row->table, row->row.values, NULL);
@@ -215,14 +222,19 @@ godwit_status pg_group_save(store *st, decide_context *c, const store_author *au
     }
     st->groups[st->group_count++] = (pg_group){
         .author = *author, .ops = ops, .commit = commit, .first_change = st->change_count};
-    godwit_status status = next_salt(st, &st->groups[st->group_count - 1].salt);
+    pg_group *group = &st->groups[st->group_count - 1];
+    godwit_status status = next_salt(st, &group->salt);
+    group->changes = ARENA_ARRAY(c->a, size_t, commit->result_count);
+    if (!group->changes) {
+        return GODWIT_NOMEM;
+    }
     for (size_t i = 0; status == GODWIT_OK && i < commit->change_count; i++) {
         status = keep_change(st, &commit->changes[i], refusal);
     }
     for (size_t i = 0; status == GODWIT_OK && i < commit->result_count; i++) {
-        status = keep_result(st, commit, &commit->results[i]);
+        status = keep_result(st, group, i);
     }
-    raise_barriers(st, st->groups[st->group_count - 1].first_change);
+    raise_barriers(st, group->first_change);
     return status;
 }
 
@@ -420,11 +432,9 @@ typedef struct {
 } ledger_row;
 
 /* Index of the change that shows the whole row of this result, -1 when none does. */
-static int64_t full_change_of(const decide_commit *commit, const decide_row *row) {
-    size_t i = row ? row->change : 0;
-    bool shown =
-        row && i < commit->change_count && commit->changes[i].row == row && commit->changes[i].full;
-    return shown ? (int64_t)i : -1;
+static int64_t whole_change(const pg_group *group, size_t result) {
+    size_t i = group->changes[result];
+    return i != SIZE_MAX && group->commit->changes[i].full ? (int64_t)i : -1;
 }
 
 static godwit_status send_ops(store *st) {
@@ -443,7 +453,7 @@ static godwit_status send_ops(store *st) {
         const pg_group *group = &st->groups[g];
         for (size_t i = 0; group->author.stream && i < group->commit->result_count; i++) {
             const decide_result *result = &group->commit->results[i];
-            int64_t shared = result->first_commit ? -1 : full_change_of(group->commit, result->row);
+            int64_t shared = whole_change(group, i);
             rows[count++] = (ledger_row){group, result, &group->ops[i], shared};
         }
     }
@@ -527,14 +537,14 @@ static godwit_status write_texts(store *st) {
         const pg_group *group = &st->groups[g];
         for (size_t i = 0; i < group->commit->result_count; i++) {
             decide_result *result = &group->commit->results[i];
-            if (!result->row || result->result.len) {
+            if (group->changes[i] == SIZE_MAX) {
                 continue;
             }
-            const pg_change *p = &st->changes[group->first_change + result->row->change];
+            const pg_change *p = &st->changes[group->first_change + group->changes[i]];
             const decide_change *change = p->change;
-            bool whole = full_change_of(group->commit, result->row) >= 0;
-            result->result = whole ? change->columns_json
-                                   : pg_columns_json(st, a, change->row->table, p->values, NULL);
+            result->result = change->full
+                                 ? change->columns_json
+                                 : pg_columns_json(st, a, change->row->table, p->values, NULL);
         }
     }
     return a->failed ? GODWIT_NOMEM : GODWIT_OK;

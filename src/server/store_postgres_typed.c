@@ -13,6 +13,9 @@
 
 #include "server/store_postgres.h"
 
+#define LATE       9  /* behind the places of all kinds */
+#define BROKEN_MAX 16 /* broken references left out in search of something else that is wrong */
+
 typedef struct {
     const pg_change **changes; /* of one statement */
     size_t count;
@@ -27,7 +30,8 @@ typedef struct {
     size_t sorted_count;
     batch *batches;
     size_t batch_count;
-    size_t wave_from; /* first batch of the wave being sent */
+    const pg_change *guilty; /* of the last refusal, where one is known */
+    size_t wave_from;        /* first batch of the wave being sent */
     pg_question questions[PG_QUESTIONS_MAX];
     slice now; /* RFC 3339 */
 } writer;
@@ -92,7 +96,12 @@ static godwit_status make_batches(writer *w) {
         }
         const pg_table *info = table_of(st, p);
         size_t rank = p->kind == PG_DELETE ? SIZE_MAX - info->rank : info->rank;
-        items[count++] = (sort_item){p, p->wave, w->order[p->kind], rank, info};
+        int kind = w->order[p->kind];
+        if (w->single) { /* in the order of decisions; late ones behind all others */
+            rank = p->late ? info->rank : p->place;
+            kind = p->late ? LATE : kind;
+        }
+        items[count++] = (sort_item){p, p->wave, kind, rank, info};
     }
     qsort(items, count, sizeof *items, by_statement);
     w->sorted_count = count;
@@ -358,6 +367,7 @@ size_t pg_op_of(const store *st, const pg_change *p) {
 static godwit_status refuse(writer *w, decide_refusal *refusal, op_code code, const char *detail,
                             const pg_change *p) {
     slice text = arena_copy(w->st->context->a, slice_of(detail));
+    w->guilty = p;
     *refusal = (decide_refusal){code, text, p ? pg_op_of(w->st, p) : 0};
     return text.ptr ? GODWIT_CONSTRAINT : GODWIT_NOMEM;
 }
@@ -493,6 +503,28 @@ static godwit_status send_all(writer *w, size_t *asked) {
     return status == GODWIT_OK ? pg_refs_ask(w->st, w->questions, asked) : status;
 }
 
+/* The broken reference of the change that comes first. */
+static godwit_status check_references(writer *w, size_t asked, decide_refusal *refusal) {
+    const store *st = w->st;
+    const pg_change *first = NULL;
+    const pg_fk *key = NULL;
+    for (size_t i = 0; i < asked; i++) {
+        const pg_change *p = pg_refs_answer(st, &w->questions[i]);
+        if (p && (!first || p->place < first->place)) {
+            first = p;
+            key = w->questions[i].key;
+        }
+    }
+    for (size_t i = 0; i < st->ref_count; i++) {
+        const pg_change *p = &st->changes[st->refs[i].place];
+        if (st->refs[i].dead && p->kind != PG_NOTHING && (!first || p->place < first->place)) {
+            first = p;
+            key = st->refs[i].key;
+        }
+    }
+    return first ? refuse(w, refusal, CODE_FK_VIOLATION, key->detail, first) : GODWIT_OK;
+}
+
 static godwit_status attempt(writer *w, decide_refusal *refusal) {
     pg_link *l = &w->st->link;
     size_t asked = 0;
@@ -510,11 +542,8 @@ static godwit_status attempt(writer *w, decide_refusal *refusal) {
     if (status == GODWIT_CONSTRAINT) {
         return explain(w, refusal);
     }
-    for (size_t i = 0; status == GODWIT_OK && i < asked; i++) {
-        const pg_question *q = &w->questions[i];
-        if (PQntuples(pg_result(l, q->statement)) > 0) {
-            return refuse(w, refusal, CODE_FK_VIOLATION, q->key->detail, q->change);
-        }
+    if (status == GODWIT_OK) {
+        status = check_references(w, asked, refusal);
     }
     for (size_t i = 0; status == GODWIT_OK && i < w->batch_count; i++) {
         status = take_batch(w, &w->batches[i], refusal);
@@ -522,9 +551,76 @@ static godwit_status attempt(writer *w, decide_refusal *refusal) {
     return status;
 }
 
+/* May the change break a reference by itself? If all that it refers to is known to be live, it only
+ * fails because of another change that was left out. */
+static bool may_break(const store *st, const pg_change *p) {
+    const pg_table *info = table_of(st, p);
+    bool may = p->change->is_delete;
+    for (size_t k = 0; k < info->parent_count; k++) {
+        may = may || !info->parents[k].parent || !info->parents[k].by_key;
+    }
+    for (size_t i = 0; i < st->ref_count; i++) {
+        may = may || st->refs[i].place == p->place;
+    }
+    return may;
+}
+
+/* What broke a reference: the change that refers, or an earlier one of the group that deletes what
+ * is referred to. */
+static const pg_change *breaker(const store *st, const pg_change *p) {
+    const pg_change *first = p;
+    for (size_t i = 0; i < st->ref_count; i++) {
+        const pg_ref *ref = &st->refs[i];
+        for (size_t k = 0; ref->place == p->place && ref->dead && k < first->place; k++) {
+            const decide_change *change = st->changes[k].change;
+            if (change->is_delete && change->row->table == ref->key->parent &&
+                slice_equal(change->row->id, ref->id)) {
+                first = &st->changes[k];
+            }
+        }
+    }
+    return first;
+}
+
+/* One change after the other, to name the guilty one. References come last, as everything else is
+ * wrong before they are looked at: what breaks one is tried behind all others, then left out. */
+static godwit_status find_guilty(writer *w, decide_refusal *refusal) {
+    store *st = w->st;
+    decide_refusal reference = {0};
+    size_t place = SIZE_MAX;
+    godwit_status status = GODWIT_CONSTRAINT;
+    w->single = true;
+    for (int i = 0; i < BROKEN_MAX && status == GODWIT_CONSTRAINT; i++) {
+        *refusal = (decide_refusal){0};
+        status = pg_send(&st->link, "SAVEPOINT attempt");
+        if (status == GODWIT_OK) {
+            status = attempt(w, refusal);
+        }
+        if (status != GODWIT_CONSTRAINT || refusal->code != CODE_FK_VIOLATION || !w->guilty) {
+            break;
+        }
+        pg_change *guilty = &st->changes[w->guilty->place];
+        const pg_change *cause = breaker(st, guilty);
+        if (guilty->late && cause->place < place && may_break(st, guilty)) {
+            place = cause->place;
+            reference = *refusal;
+            reference.op_index = pg_op_of(st, cause);
+        }
+        guilty->kind = guilty->late ? PG_NOTHING : guilty->kind;
+        guilty->late = true; /* perhaps what it refers to comes later */
+        status = pg_send(&st->link, "ROLLBACK TO SAVEPOINT attempt");
+        status = status == GODWIT_OK ? GODWIT_CONSTRAINT : status;
+    }
+    if (reference.code != CODE_NONE &&
+        (status == GODWIT_OK || refusal->code == CODE_FK_VIOLATION)) {
+        *refusal = reference;
+        status = GODWIT_CONSTRAINT;
+    }
+    return status;
+}
+
 godwit_status pg_typed_write(store *st, decide_refusal *refusal) {
-    /* places of PG_NOTHING, PG_DELETE, PG_INSERT, PG_UPDATE; the last way tells which change it was
-     */
+    /* places of PG_NOTHING, PG_DELETE, PG_INSERT, PG_UPDATE; the last is SQLite's way */
     static const int orders[][4] = {{0, 1, 2, 3}, {0, 3, 1, 2}, {0, 1, 3, 2}};
     const size_t last = COUNT_OF(orders) - 1;
     char now[32];
@@ -533,24 +629,25 @@ godwit_status pg_typed_write(store *st, decide_refusal *refusal) {
     if (st->change_count == 0) {
         return GODWIT_OK;
     }
-    bool alone = st->group_count == 1 && st->depth > 0;
-    godwit_status status = GODWIT_OK;
+    bool alone = st->group_count == 1 && st->depth > 0 && st->change_count > 1;
     for (size_t i = 0;; i++) {
-        bool more = alone && i < last && st->change_count > 1;
         w.order = orders[i];
-        w.single = alone && i == last;
-        if (more) {
-            status = pg_send(&st->link, "SAVEPOINT attempt");
+        if (alone && i == last) {
+            return find_guilty(&w, refusal);
         }
+        godwit_status status = alone ? pg_send(&st->link, "SAVEPOINT attempt") : GODWIT_OK;
         if (status == GODWIT_OK) {
             status = attempt(&w, refusal);
         }
-        if (!more || status != GODWIT_CONSTRAINT) {
+        if (!alone || status != GODWIT_CONSTRAINT) {
             return status;
         }
         if (refusal->code != CODE_UNIQUE_VIOLATION && refusal->code != CODE_FK_VIOLATION) {
             i = last - 1;
         }
         status = pg_send(&st->link, "ROLLBACK TO SAVEPOINT attempt");
+        if (status != GODWIT_OK) {
+            return status;
+        }
     }
 }

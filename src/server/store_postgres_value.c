@@ -190,7 +190,7 @@ static godwit_status read_time(slice s, arena *a, value *out) {
     if (s.len < 19 || s.ptr[10] != ' ' || s.ptr[s.len - 1] == 'C') {
         return GODWIT_OK;
     }
-    bool zone = s.len > 22 && (s.ptr[s.len - 3] == '+' || s.ptr[s.len - 3] == '-');
+    bool zone = s.len >= 22 && (s.ptr[s.len - 3] == '+' || s.ptr[s.len - 3] == '-');
     char *text = arena_alloc(a, s.len + 4);
     if (!text) {
         return GODWIT_NOMEM;

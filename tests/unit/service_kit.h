@@ -97,17 +97,22 @@ static inline void kit_reopen(kit *k) {
     }
 }
 
-static inline void kit_prepare(kit *k, const char *schema_sql, const char *config_text) {
+static inline void kit_prepare_on(kit *k, bool sqlite, const char *schema_sql,
+                                  const char *config_text) {
     memset(k, 0, sizeof *k);
     arena_init(&k->a, NULL, 0);
     assert_true(folder_make(k->dir, sizeof k->dir));
     k->now_ms = KIT_NOW;
-    if (postgres_server()) {
+    if (postgres_server() && !sqlite) {
         k->url = postgres_database(&k->a);
         postgres_schema(&k->a, k->url, schema_sql ? schema_sql : "");
     }
     k->schema_path = schema_sql ? kit_file(k, "schema.sql", schema_sql) : NULL;
     k->config_path = config_text ? kit_file(k, "godwit.conf", config_text) : NULL;
+}
+
+static inline void kit_prepare(kit *k, const char *schema_sql, const char *config_text) {
+    kit_prepare_on(k, false, schema_sql, config_text);
 }
 
 static inline void kit_init(kit *k, const char *schema_sql, const char *config_text) {
