@@ -206,6 +206,10 @@ extern const char pg_columns_sql[];
 /* Text arrays of the key columns of `ids`; an id that does not fit the key is NULL there. */
 godwit_status pg_key_arrays(pg_link *l, arena *a, const pg_table *info, const slice *ids,
                             size_t count) MUST_USE;
+/* INSERT and UPDATE of many rows: parameters are a text array per column of `write`, in their
+ * order, and for UPDATE the key's arrays behind them; k.n counts the rows. */
+void pg_insert_text(bytes *sql, const pg_table *info, const bool *write);
+void pg_update_text(bytes *sql, const pg_table *info, const bool *write);
 /* Can this be a key of the table as the database types it? */
 bool pg_key_fits(arena *a, const pg_table *info, slice id);
 

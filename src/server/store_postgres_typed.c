@@ -175,83 +175,6 @@ static godwit_status key_arrays(writer *w, const pg_table *info, const batch *b)
 
 /* ---- statements ---- */
 
-/* k.c3::numeric(10,2); an array may come as JSON or as PostgreSQL writes it */
-static void cast(bytes *sql, const pg_column *column, size_t n) {
-    if (column->class != PG_CLASS_ARRAY) {
-        bytes_printf(sql, "k.c%zu::", n);
-        bytes_slice(sql, column->sql_type);
-        return;
-    }
-    bytes_printf(sql,
-                 "CASE WHEN k.c%zu LIKE '[%%' THEN (ARRAY(SELECT"
-                 " json_array_elements_text(k.c%zu::json)))::",
-                 n, n);
-    bytes_slice(sql, column->sql_type);
-    bytes_printf(sql, " ELSE k.c%zu::", n);
-    bytes_slice(sql, column->sql_type);
-    bytes_text(sql, " END");
-}
-
-/* unnest($1::text[], ..) WITH ORDINALITY k(c0, .., k0, .., n) */
-static void source(bytes *sql, size_t columns, size_t keys) {
-    bytes_text(sql, " FROM unnest(");
-    for (size_t i = 0; i < columns + keys; i++) {
-        bytes_printf(sql, "%s$%zu::text[]", i ? ", " : "", i + 1);
-    }
-    bytes_text(sql, ") WITH ORDINALITY k(");
-    for (size_t i = 0; i < columns; i++) {
-        bytes_printf(sql, "c%zu, ", i);
-    }
-    for (size_t i = 0; i < keys; i++) {
-        bytes_printf(sql, "k%zu, ", i);
-    }
-    bytes_text(sql, "n)");
-}
-
-static void insert_text(bytes *sql, const pg_table *info, const bool *write) {
-    const schema_table *t = info->table;
-    const char *separator = " (";
-    size_t n = 0;
-    bytes_text(sql, "INSERT INTO ");
-    bytes_slice(sql, info->sql_name);
-    bytes_text(sql, " AS t");
-    for (size_t i = 0; i < t->column_count; i++) {
-        if (write[i]) {
-            bytes_text(sql, separator);
-            bytes_identifier(sql, t->columns[i].name);
-            separator = ", ";
-        }
-    }
-    bytes_text(sql, info->identity ? ") OVERRIDING SYSTEM VALUE SELECT " : ") SELECT ");
-    for (size_t i = 0; i < t->column_count; i++) {
-        if (write[i]) {
-            bytes_text(sql, n ? ", " : "");
-            cast(sql, &info->columns[i], n++);
-        }
-    }
-    source(sql, n, 0);
-    bytes_text(sql, " ORDER BY k.n");
-}
-
-static void update_text(bytes *sql, const pg_table *info, const bool *write) {
-    const schema_table *t = info->table;
-    size_t n = 0;
-    bytes_text(sql, "UPDATE ");
-    bytes_slice(sql, info->sql_name);
-    bytes_text(sql, " AS t");
-    for (size_t i = 0; i < t->column_count; i++) {
-        if (write[i]) {
-            bytes_text(sql, n ? ", " : " SET ");
-            bytes_identifier(sql, t->columns[i].name);
-            bytes_text(sql, " = ");
-            cast(sql, &info->columns[i], n++);
-        }
-    }
-    source(sql, n, t->key_count);
-    bytes_text(sql, " WHERE ");
-    bytes_text(sql, info->key_join);
-}
-
 static bool writes_any(const pg_table *info, const bool *write) {
     for (size_t i = 0; i < info->table->column_count; i++) {
         if (write[i]) {
@@ -280,9 +203,9 @@ static godwit_status send_write(writer *w, const pg_table *info, batch *b) {
     if (nothing) {
         bytes_text(&st->sql, info->load_sql);
     } else if (update) {
-        update_text(&st->sql, info, write);
+        pg_update_text(&st->sql, info, write);
     } else {
-        insert_text(&st->sql, info, write);
+        pg_insert_text(&st->sql, info, write);
     }
     if (!nothing && !b->changes[0]->exact) {
         bytes_printf(&st->sql, " RETURNING %s, %s", update ? "k.n" : "0", info->select_list);
