@@ -33,6 +33,8 @@ int cli_serve(int argc, char **argv);
 int cli_pg(int argc, char **argv);
 int cli_token(int argc, char **argv);
 int cli_devices(int argc, char **argv);
+int cli_backup(int argc, char **argv);
+int cli_restore(int argc, char **argv);
 int cli_version(int argc, char **argv);
 
 /* ---- args.c ---- */

@@ -15,6 +15,8 @@ static const verb verbs[] = {
     {"pg", cli_pg, "prepare a PostgreSQL database for the server"},
     {"token", cli_token, "make a token for a server's data folder"},
     {"devices", cli_devices, "list a server's devices, keep some of them out"},
+    {"backup", cli_backup, "copy a server's store or a database, while it is in use"},
+    {"restore", cli_restore, "put a backup back"},
     {"init", cli_init, "set up an application database for syncing"},
     {"track", cli_track, "start capturing the changes of tables"},
     {"untrack", cli_untrack, "stop capturing the changes of tables"},

@@ -264,6 +264,11 @@ godwit_status identity_check_place(godwit *g) {
     return status;
 }
 
+godwit_status identity_mark_copy(db *d) {
+    return db_exec(d, "INSERT INTO godwit_meta (k, v) VALUES ('place', 'none') ON CONFLICT (k) DO"
+                      " UPDATE SET v = excluded.v");
+}
+
 /* ---- The principal ---- */
 
 static godwit_status resume_scope(godwit *g, slice scope) {

@@ -20,6 +20,9 @@ godwit_status identity_rekey(godwit *g, slice scope) MUST_USE;
 /* Compares the place the database is in with the one it was in before; in another place (a copy, a
  * restored backup) every scope gets a new identity. Seals what is captured. */
 godwit_status identity_check_place(godwit *g) MUST_USE;
+/* For a copy in a file of its own, not opened as a replica yet: wherever it is first synced counts
+ * as another place than any before. */
+godwit_status identity_mark_copy(db *d) MUST_USE;
 
 /* Binds the queue to the token's user, or changes over to that user: what the other one has waiting
  * is sealed and parked, what this one had parked waits again. */

@@ -42,7 +42,7 @@ start_server() {
 
 json() { /usr/bin/python3 -c "import json, sys; v = json.load(sys.stdin); print($1)" <<<"$output"; }
 
-verbs="serve token devices init track untrack sync status queue conflicts history doctor demo version"
+verbs="serve token devices backup restore init track untrack sync status queue conflicts history doctor demo version"
 
 @test "every verb has help with an example, on standard output" {
     for verb in $verbs; do
