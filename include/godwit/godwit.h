@@ -190,13 +190,15 @@ GODWIT_API godwit_status godwit_get_receipt(godwit *g, const char *id,
                                             godwit_receipt *out) GODWIT_MUST_USE;
 /* Waits until the server has decided the operation, whoever delivers it: syncs on this handle, or looks
  * while another one does. OK: decided, also where it was refused. TIMEOUT: it stays queued, nothing is
- * undone. timeout_ms <= 0: 60 s. NOT_FOUND, MISUSE (inside a transaction), and what no waiting mends:
- * UNAUTHENTICATED, FORBIDDEN, IDENTITY, UNSUPPORTED. out may be NULL. */
+ * undone. timeout_ms <= 0: 60 s. NOT_FOUND, MISUSE (inside a transaction; beside a statement of the
+ * connection that still reads), and what no waiting mends: UNAUTHENTICATED, FORBIDDEN, IDENTITY,
+ * UNSUPPORTED. out may be NULL. */
 GODWIT_API godwit_status godwit_wait(godwit *g, const char *id, int64_t timeout_ms,
                                      godwit_receipt *out) GODWIT_MUST_USE;
 
 /* Events (host.h) for hosts without a callback, which read the view godwit_events: on = 1 keeps them from
- * now on (host.on_event does that by itself), 0 no longer; done forgets them up to and with `seq`. */
+ * now on (host.on_event does that by itself), 0 no longer; done forgets them up to and with `seq`, never
+ * those that are yet to come. */
 GODWIT_API const char *godwit_event_name(godwit_event_kind kind); /* "outcome" */
 GODWIT_API godwit_status godwit_events_keep(godwit *g, int on) GODWIT_MUST_USE;
 GODWIT_API godwit_status godwit_events_done(godwit *g, int64_t seq) GODWIT_MUST_USE;
@@ -275,7 +277,7 @@ typedef struct {
 GODWIT_API godwit_status godwit_start(godwit *g, const godwit_run_options *options) GODWIT_MUST_USE;
 /* Ends the thread and waits until it has: a request in flight is given up (its operations go again), a
  * transaction is finished. Nothing happens when none runs; godwit_close does the same. MISUSE on the
- * thread itself. Call it before the process ends. */
+ * thread itself (in a callback), where godwit_close is forbidden. Call it before the process ends. */
 GODWIT_API godwit_status godwit_stop(godwit *g);
 GODWIT_API int godwit_running(const godwit *g); /* 1 between godwit_start and godwit_stop */
 

@@ -50,8 +50,9 @@ static void load(status_view *v) {
     v->has_token =
         cli_setting(v->g, &v->a, "token").ptr || cli_setting(v->g, &v->a, "token_file").ptr;
     v->device = query_text(v, "SELECT device_id FROM godwit_identity WHERE current = 1 LIMIT 1");
-    v->last_error = query_text(v, "SELECT last_error FROM sync_queue WHERE last_error IS NOT NULL "
-                                  "ORDER BY last_attempt_at DESC LIMIT 1");
+    v->last_error =
+        query_text(v, "SELECT coalesce((SELECT v FROM godwit_meta WHERE k = 'last_error'),"
+                      " (SELECT detail FROM godwit_dead_letters ORDER BY at DESC LIMIT 1))");
     v->next_attempt_ms =
         query_int(v, "SELECT CAST(v AS INTEGER) FROM godwit_meta WHERE k = 'next_attempt_ms'");
 }

@@ -101,6 +101,13 @@ static void complete_message(godwit *g, godwit_status status) {
     }
 }
 
+godwit_status client_refuse(godwit *g, godwit_status status, const char *text) {
+    if (g && !g->in_call) {
+        snprintf(g->message, sizeof g->message, "%s", text);
+    }
+    return status;
+}
+
 godwit_status client_enter(godwit *g) {
     if (!g) {
         return GODWIT_MISUSE;

@@ -59,6 +59,8 @@ struct godwit {
 
 /* api.c: message helper. Returns `status` so that `return fail(g, GODWIT_INVALID, "...")` reads well. */
 godwit_status client_fail(godwit *g, godwit_status status, const char *format, ...) PRINTF_LIKE(3, 4);
+/* For what is wrong before a call begins, an argument: sets the message, gives `status`. */
+godwit_status client_refuse(godwit *g, godwit_status status, const char *text);
 int64_t client_wall_ms(godwit *g);
 int64_t client_mono_ms(godwit *g);
 godwit_status client_entropy(godwit *g, void *buffer, size_t bytes) MUST_USE;

@@ -223,12 +223,16 @@ static godwit_status load_batch(godwit *g, arena *a, godwit_event *events, size_
 }
 
 static godwit_status done(godwit *g, int64_t seq) {
-    int64_t before = 0;
+    int64_t before = 0, newest = 0;
     godwit_status status = db_begin(&g->db);
     if (status != GODWIT_OK) {
         return status;
     }
     status = client_meta_int(g, "events_done", 0, &before);
+    if (status == GODWIT_OK) {
+        status = db_int(&g->db, &newest, "SELECT coalesce(max(seq), 0) FROM godwit_event", "");
+    }
+    seq = seq < newest ? seq : newest; /* what has not happened yet can't have been read */
     if (status == GODWIT_OK && seq > before) {
         status = client_meta_set_int(g, "events_done", seq);
         if (status == GODWIT_OK) {

@@ -4,6 +4,7 @@
 #include "client/pump.h"
 #include "client/seal.h"
 
+#define NO_ID            "the id of an operation is needed"
 #define REASON_BYTES_MAX 2000 /* of a person who gives up */
 
 /* ---- Poison ---- */
@@ -66,8 +67,7 @@ static godwit_status explain_absent(godwit *g, const char *id, int64_t lsn) {
                              "operation %.36s does not wait for a decision: it is " SLICE_FMT, id,
                              SLICE_ARG(state));
     } else if (status == GODWIT_NOT_FOUND) {
-        status = client_fail(g, status,
-                             "no operation has the id %.36s, or it has not been sent yet", id);
+        status = client_fail(g, status, "no refused operation has the id %.36s", id);
     }
     arena_deinit(&a);
     return status;
@@ -78,7 +78,8 @@ static godwit_status find_waiting(godwit *g, const char *id, int64_t *lsn, op_st
     slice text = {0};
     arena a;
     arena_init(&a, g->allocator, 0);
-    godwit_status status = id ? seal_find(g, slice_of(id), lsn) : GODWIT_MISUSE;
+    godwit_status status =
+        id ? seal_find(g, slice_of(id), lsn) : client_fail(g, GODWIT_MISUSE, NO_ID);
     if (status == GODWIT_OK) {
         status =
             db_text(&g->db, &a, &text,
@@ -135,15 +136,15 @@ static godwit_status discard_all(godwit *g, const char *const *ids, size_t count
 godwit_status godwit_discard_many(godwit *g, const char *const *ids, size_t count,
                                   const char *reason) {
     if (!ids && count) {
-        return GODWIT_MISUSE;
+        return client_refuse(g, GODWIT_MISUSE, NO_ID);
     }
     if (reason && strlen(reason) > REASON_BYTES_MAX) {
-        return GODWIT_LIMIT;
+        return client_refuse(g, GODWIT_LIMIT, "the reason is over 2,000 bytes");
     }
     godwit_status status = client_enter(g);
     return status == GODWIT_OK ? client_leave(g, discard_all(g, ids, count, reason)) : status;
 }
 
 godwit_status godwit_discard(godwit *g, const char *id, const char *reason) {
-    return id ? godwit_discard_many(g, &id, 1, reason) : GODWIT_MISUSE;
+    return id ? godwit_discard_many(g, &id, 1, reason) : client_refuse(g, GODWIT_MISUSE, NO_ID);
 }

@@ -130,7 +130,7 @@ godwit_status receipt_read(godwit *g, slice id, godwit_receipt *out) {
 
 godwit_status godwit_get_receipt(godwit *g, const char *id, godwit_receipt *out) {
     if (!id || !out) {
-        return GODWIT_MISUSE;
+        return client_refuse(g, GODWIT_MISUSE, "the id of an operation is needed");
     }
     memset(out, 0, sizeof *out);
     godwit_status status = client_enter(g);
@@ -215,7 +215,7 @@ static bool has_transport(godwit *g) {
 godwit_status godwit_wait(godwit *g, const char *id, int64_t timeout_ms, godwit_receipt *out) {
     godwit_receipt ignored;
     if (!id) {
-        return GODWIT_MISUSE;
+        return client_refuse(g, GODWIT_MISUSE, "the id of an operation is needed");
     }
     out = out ? out : &ignored;
     memset(out, 0, sizeof *out);
@@ -226,6 +226,13 @@ godwit_status godwit_wait(godwit *g, const char *id, int64_t timeout_ms, godwit_
     if (!sqlite3_get_autocommit(g->db.handle)) {
         return client_leave(g, client_fail(g, GODWIT_MISUSE,
                                            "waiting inside an open transaction: commit it first"));
+    }
+    if (sqlite3_txn_state(g->db.handle, "main") != SQLITE_TXN_NONE) {
+        return client_leave(g,
+                            client_fail(g, GODWIT_MISUSE,
+                                        "a statement of this connection is still reading, so what"
+                                        " others commit can't be seen: finish it first, and give"
+                                        " the id as a value, not by a query in the statement"));
     }
     waiting w = {.g = g,
                  .id = slice_of(id),

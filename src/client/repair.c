@@ -15,8 +15,11 @@
 #include "client/seal.h"
 #include "core/limits.h"
 
+#define NO_ID "the id of an operation is needed"
+
 typedef struct {
     size_t first, count; /* of letters */
+    size_t failed;       /* the letter a failure is about */
     bool chosen, held_back;
     godwit_status status;
     const char *message; /* of a failure */
@@ -168,8 +171,8 @@ static godwit_status check_payload(repair *r, const char *payload) {
 
 static godwit_status choose(repair *r, const godwit_repair *wanted) {
     int64_t lsn = 0;
-    godwit_status status =
-        wanted->id ? seal_find(r->s.g, slice_of(wanted->id), &lsn) : GODWIT_MISUSE;
+    godwit_status status = wanted->id ? seal_find(r->s.g, slice_of(wanted->id), &lsn)
+                                      : client_fail(r->s.g, GODWIT_MISUSE, NO_ID);
     letter *l = status == GODWIT_OK ? letter_of(r, lsn) : NULL;
     if (!l) {
         return status == GODWIT_OK || status == GODWIT_NOT_FOUND
@@ -287,16 +290,18 @@ static godwit_status carry_dependencies(repair *r, const letter *l) {
     return status;
 }
 
-static godwit_status redo_group(repair *r, const letter_group *group) {
+static godwit_status redo_group(repair *r, letter_group *group) {
     letter *letters = &r->letters[group->first];
     godwit_status status = GODWIT_OK;
     for (size_t i = 0; i < group->count && status == GODWIT_OK; i++) {
+        group->failed = group->first + i;
         status = repair_redo(&r->s, &letters[i]);
         if (status == GODWIT_OK) {
             status = carry_dependencies(r, &letters[i]);
         }
     }
     for (size_t i = 0; i < group->count && status == GODWIT_OK; i++) {
+        group->failed = group->first + i;
         status = repair_check_parents(&r->s, &letters[i]);
     }
     if (status == GODWIT_OK && group->count > 1) {
@@ -330,9 +335,9 @@ static godwit_status try_group(repair *r, letter_group *group) {
     if (!groups_own(group->status)) {
         return group->status;
     }
-    group->message =
-        arena_printf(&r->s.a, "operation " SLICE_FMT ": %s", SLICE_ARG(r->letters[group->first].id),
-                     g->message[0] ? g->message : godwit_status_text(group->status));
+    group->message = arena_printf(&r->s.a, "operation " SLICE_FMT ": %s",
+                                  SLICE_ARG(r->letters[group->failed].id),
+                                  g->message[0] ? g->message : godwit_status_text(group->status));
     return group->message ? GODWIT_OK : GODWIT_NOMEM;
 }
 
@@ -477,7 +482,7 @@ godwit_status godwit_repair_many(godwit *g, const godwit_repair *repairs, size_t
                                  godwit_repair_fn report, void *context) {
     const listener to = {report, context, NULL};
     if (!repairs && count) {
-        return GODWIT_MISUSE;
+        return client_refuse(g, GODWIT_MISUSE, NO_ID);
     }
     godwit_status status = client_enter(g);
     return status == GODWIT_OK ? client_leave(g, make_again(g, repairs, count, &to)) : status;
@@ -501,12 +506,15 @@ godwit_status godwit_retry(godwit *g, const char *id, char new_id[37]) {
     if (new_id) {
         new_id[0] = 0;
     }
-    return id ? one(g, id, NULL, new_id) : GODWIT_MISUSE;
+    return id ? one(g, id, NULL, new_id) : client_refuse(g, GODWIT_MISUSE, NO_ID);
 }
 
 godwit_status godwit_edit(godwit *g, const char *id, const char *payload, char new_id[37]) {
     if (new_id) {
         new_id[0] = 0;
     }
-    return id && payload ? one(g, id, payload, new_id) : GODWIT_MISUSE;
+    if (!id || !payload) {
+        return client_refuse(g, GODWIT_MISUSE, id ? "an edit needs a payload" : NO_ID);
+    }
+    return one(g, id, payload, new_id);
 }

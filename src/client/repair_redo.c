@@ -6,8 +6,9 @@
 
 typedef struct {
     op_kind kind;
-    slice entity_id, payload, base, resolves; /* base empty: the payload is a new one */
+    slice entity_id, payload, base, resolves;
     const client_table *t;
+    bool edited; /* the payload is a new one, base is empty */
 } content;
 
 static godwit_status load_content(settle *s, const letter *l, content *out) {
@@ -27,7 +28,8 @@ static godwit_status load_content(settle *s, const letter *l, content *out) {
         out->kind = op_kind_parse(db_column_slice(stmt, 0));
         out->entity_id = arena_copy(&s->a, db_column_slice(stmt, 1));
         out->payload = l->payload.ptr ? l->payload : arena_copy(&s->a, db_column_slice(stmt, 2));
-        if (!l->payload.ptr) {
+        out->edited = l->payload.ptr != NULL;
+        if (!out->edited) {
             out->base = arena_copy(&s->a, db_column_slice(stmt, 4));
         }
         slice resolves = db_column_slice(stmt, 3);
@@ -67,6 +69,40 @@ static godwit_status find_place(settle *s, const content *c, place *out) {
     return status == GODWIT_OK ? apply_read(s, out->table, out->key, &out->local) : status;
 }
 
+static bool is_key_value(settle *s, const content *c, const place *at, int column,
+                         const json *node) {
+    const schema_table *shape = &c->t->shape;
+    value v;
+    size_t part = 0;
+    while (part < shape->key_count && shape->key[part] != column) {
+        part++;
+    }
+    return part < shape->key_count && value_from_json(&s->a, node, &v) == GODWIT_OK &&
+           value_equal(&v, &at->key[part]);
+}
+
+/* What a person wrote: a name that is no column would be passed over in silence, another key, too.
+ */
+static godwit_status check_edited(settle *s, const content *c, const place *at,
+                                  const json *columns) {
+    const schema_table *shape = &c->t->shape;
+    const json *name = json_first(columns);
+    for (uint32_t i = 0; i < columns->count; i++, name = json_after(name + 1)) {
+        int column = schema_column_index(shape, name->u.s);
+        if (column < 0) {
+            return client_fail(s->g, GODWIT_INVALID, "table " SLICE_FMT " has no column " SLICE_FMT,
+                               SLICE_ARG(shape->name), SLICE_ARG(name->u.s));
+        }
+        if (shape->columns[column].is_key && !is_key_value(s, c, at, column, name + 1)) {
+            return client_fail(s->g, GODWIT_INVALID,
+                               "an edit is of the same row, " SLICE_FMT
+                               ": make the other one in the application and discard this",
+                               SLICE_ARG(c->entity_id));
+        }
+    }
+    return GODWIT_OK;
+}
+
 /* What the payload says, in `given`, and the row it makes of the local one, in `next`. */
 static godwit_status make_images(settle *s, const content *c, const place *at, row_image *given,
                                  row_image *next) {
@@ -74,6 +110,12 @@ static godwit_status make_images(settle *s, const content *c, const place *at, r
     godwit_status status = image_init(&s->a, c->t, given);
     if (status == GODWIT_OK && c->kind != OP_DELETE) {
         status = json_parse(&s->a, c->payload, &columns, NULL);
+        if (status == GODWIT_OK && c->edited) {
+            status = check_edited(s, c, at, columns);
+            if (status != GODWIT_OK) {
+                return status;
+            }
+        }
         if (status == GODWIT_OK) {
             status = image_set(&s->a, at->table, columns, given);
         }

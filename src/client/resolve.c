@@ -394,7 +394,7 @@ godwit_status godwit_resolve(godwit *g, const char *conflict_id, const char *cho
         new_id[0] = 0;
     }
     if (!conflict_id || !choice) {
-        return GODWIT_MISUSE;
+        return client_refuse(g, GODWIT_MISUSE, "the id of a conflict and a choice are needed");
     }
     godwit_status status = client_enter(g);
     return status == GODWIT_OK
@@ -407,7 +407,7 @@ godwit_status godwit_revert(godwit *g, const char *conflict_id, char new_id[37])
         new_id[0] = 0;
     }
     if (!conflict_id) {
-        return GODWIT_MISUSE;
+        return client_refuse(g, GODWIT_MISUSE, "the id of a conflict is needed");
     }
     godwit_status status = client_enter(g);
     return status == GODWIT_OK

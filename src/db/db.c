@@ -49,7 +49,11 @@ godwit_status db_status(db *d, int rc) {
     godwit_status status = status_of_code(rc);
     if (status != GODWIT_OK) {
         snprintf(d->message, sizeof d->message, "%s",
-                 d->handle ? sqlite3_errmsg(d->handle) : sqlite3_errstr(rc));
+                 !d->handle ? sqlite3_errstr(rc)
+                 : sqlite3_extended_errcode(d->handle) == SQLITE_BUSY_SNAPSHOT
+                     ? "a statement of this connection is still reading what was there before:"
+                       " finish it first"
+                     : sqlite3_errmsg(d->handle));
     }
     return status;
 }

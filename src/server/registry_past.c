@@ -5,6 +5,7 @@
 
 #include "core/limits.h"
 #include "db/sqlite.h"
+#include "server/upcast_sql.h"
 
 #include <stdio.h>
 
@@ -96,21 +97,41 @@ static bool read_inputs(registry_settings *s, sqlite3_stmt *stmt, schema_upcast 
     return true;
 }
 
+/* What the expression is, when it is not one. */
+static const char *fault_of(int rc, const char *rest) {
+    switch (rc) {
+    case SQLITE_OK:
+        return *rest ? "an upcast is one expression, not" : NULL;
+    case SQLITE_AUTH:
+        return "an upcast computes from its inputs (functions, json_each), not from tables";
+    case SQLITE_INTERRUPT:
+    case SQLITE_TOOBIG:
+        return "an upcast that takes too much time or memory";
+    default:
+        return "an upcast that SQLite does not understand";
+    }
+}
+
 static bool check_sql(registry_settings *s, schema_upcast *u) {
     sqlite3 *db = NULL;
     sqlite3_stmt *stmt = NULL;
     const char *sql = arena_printf(s->a, "SELECT (%.*s\n)", SLICE_ARG(u->sql));
-    const char *rest = "";
+    const char *rest = "", *fault = NULL;
     bool ok = sql && sqlite3_open(":memory:", &db) == SQLITE_OK;
-    if (ok && (sqlite3_prepare_v2(db, sql, -1, &stmt, &rest) != SQLITE_OK || *rest ||
-               sqlite3_column_count(stmt) != 1)) {
-        ok = registry_refuse(s,
-                             *rest ? "an upcast is one expression, not"
-                                   : "an upcast that SQLite does not understand",
-                             u->sql);
+    if (ok) {
+        upcast_guard(db);
+        int rc = sqlite3_prepare_v2(db, sql, -1, &stmt, &rest);
+        fault = fault_of(rc, rest);
+        ok = fault ? registry_refuse(s, fault, u->sql) : read_inputs(s, stmt, u);
+    } else {
+        (void)registry_refuse(s, "out of memory", (slice){0});
     }
-    ok = ok && read_inputs(s, stmt, u);
-    u->sql = slice_of(sql);
+    if (ok) { /* as for a create that says none of the inputs */
+        int rc = upcast_step(stmt);
+        fault = rc == SQLITE_INTERRUPT || rc == SQLITE_TOOBIG ? fault_of(rc, "") : NULL;
+        ok = !fault || registry_refuse(s, fault, u->sql);
+    }
+    u->sql = slice_of(sql ? sql : "");
     sqlite3_finalize(stmt);
     sqlite3_close(db);
     return ok;

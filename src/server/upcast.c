@@ -5,13 +5,15 @@
  *   all inputs are there     the expression's value, in the payload and in the old values alike
  *   none is, and it is not a create, or the column is there already     nothing
  *   a create, none is        the expression's value with NULL inputs: what a new column starts with
- *   an update with some      untranslatable: the operation is refused, its content kept
+ *   an update with some, or the expression fails     untranslatable: the operation is refused, its
+ *                            content kept
  *
  * The key covers what was captured and has been checked before; what decide and the ledger see is
  * the translation. Former names and dropped columns need none of this: decide knows them. */
 #include "server/service_inner.h"
 
 #include "db/db.h"
+#include "server/upcast_sql.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,13 +30,11 @@ static godwit_status make(upcaster **out) {
     godwit_status status =
         u ? db_open(&u->d, ":memory:", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, 0)
           : GODWIT_NOMEM;
-    if (status == GODWIT_OK) {
-        status = db_exec(&u->d, "PRAGMA query_only = ON; PRAGMA trusted_schema = OFF");
-    }
     if (status != GODWIT_OK) {
         upcaster_free(u);
         return status;
     }
+    upcast_guard(u->d.handle);
     *out = u;
     return GODWIT_OK;
 }
@@ -115,7 +115,9 @@ static godwit_status apply_rule(const translation *w, slice *text, const json **
         status = GODWIT_INVALID;
     }
     if (status == GODWIT_OK && wanted) {
-        status = db_step(&w->u->d, stmt, &row);
+        int rc = upcast_step(stmt);
+        row = rc == SQLITE_ROW;
+        status = db_status(&w->u->d, rc);
     }
     bytes_init(&b, NULL, 0);
     if (status == GODWIT_OK && row) {

@@ -1,8 +1,9 @@
 """An application's schema moves on while operations wait: nothing is lost, old and new applications
 sync side by side."""
 import json
+import time
 
-from harness import cli, settle
+from harness import SLOW, cli, settle
 
 V1 = "CREATE TABLE pins (id TEXT PRIMARY KEY, title TEXT, height INTEGER, colour TEXT); PRAGMA user_version = 1;"
 # title becomes name, colour goes, kind comes
@@ -180,9 +181,20 @@ upcast.3.height_mm = :height * :unit
     assert server.query("SELECT name FROM pins") == [("goes through",)]
 
 
+ENDLESS = "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n)"
+TENS = "json_each('[0,1,2,3,4,5,6,7,8,9]')"
+LONG = f"(WITH t AS (SELECT value FROM {TENS}) SELECT count(*) FROM t, t, t, t, t, t, t, t)"
+
+
 def test_settings_about_older_schemas_are_checked(world):
     for line, part in [("former.nope = x", "nope"), ("former.id = key", "key"), ("upcast.3.name = (", "upcast"),
                        ("upcast.x.name = 1", "VERSION"), ("upcast.2.name = ?1", ":COLUMN"),
+                       ("upcast.2.name = (SELECT name FROM sqlite_schema)", "not from tables"),
+                       ("upcast.2.name = load_extension('x')", "does not understand"),
+                       (f"upcast.2.name = {ENDLESS}", "not from tables"),
+                       (f"upcast.2.name = {LONG}", "time or memory"),
+                       ("upcast.2.name = hex(zeroblob(600000))", "time or memory"),
+                       ('upcast.2.name = "caption"', "does not understand"),
                        ("dropped = id", "key"), ("former.name = kind", "kind")]:
         server = world.server(schema=SERVER_3, config=f"[table pins]\n{line}\n", start=False)
         server.spawn()
@@ -193,6 +205,27 @@ def test_settings_about_older_schemas_are_checked(world):
     done = cli("serve", "--check-config", "--schema", server.schema, "--data", server.data + "-none",
                "--config", server.folder + "/good.conf") if write_good(server) else None
     assert done.code == 0, done
+
+
+def test_an_expression_that_a_value_makes_expensive(world):
+    """What a device says must not keep the only writer busy, or take its memory."""
+    server = world.server(schema=SERVER_1)
+    a, b = device(world, "a", server), device(world, "b", server)
+    a.run("INSERT INTO pins VALUES ('p-1', 'Well', 2, '[1,2]')")
+    b.run("INSERT INTO pins VALUES ('p-2', 'Well', 1000000000, ?)", json.dumps([1] * 2000))
+    upgrade_server(server, SERVER_3, """
+[table pins]
+former.name = title
+dropped = colour
+upcast.3.height_mm = length(printf('%*d', :height, 1))
+upcast.3.name = (SELECT count(*) FROM json_each(:colour) AS x, json_each(:colour) AS y, json_each(:colour))
+""")
+    start = time.monotonic()
+    b.sync_cli()
+    a.sync_cli()
+    assert time.monotonic() - start < 10 * SLOW
+    assert [r[0] for r in b.run("SELECT code FROM godwit_dead_letters")] == ["invalid-value"]
+    assert [r[:2] for r in server.rows("pins")] == [("p-1", "8")]
 
 
 def write_good(server):

@@ -13,11 +13,12 @@
 typedef struct {
     pthread_mutex_t lock;
     pthread_cond_t moved;
-    int passes, good, exchanges, hanging, listening, outcomes;
+    int passes, good, exchanges, hanging, listening, outcomes, aside;
     int64_t sent, pending;
     godwit_status last;
     atomic_bool hang; /* requests get no answer until they are cancelled */
     atomic_bool fail; /* ... or at once */
+    pthread_t host;
     device *d;
 } stage;
 
@@ -45,8 +46,12 @@ static void on_pass(void *context, godwit_status status, const godwit_sync_repor
 }
 
 static void on_event(void *context, const godwit_event *event) {
-    (void)context;
+    device *d = context;
     if (event->kind == GODWIT_EVENT_OUTCOME) {
+        bool aside = !pthread_equal(pthread_self(), on.host);
+        if (aside && godwit_stop(d->g) == GODWIT_MISUSE && godwit_running(d->g)) {
+            signal_change(&on.aside); /* it would wait for itself */
+        }
         signal_change(&on.outcomes);
     }
 }
@@ -122,6 +127,7 @@ static int64_t real_wall(void *context) {
 static device *set_up(world *w) {
     world_init(w, WORLD_SCHEMA);
     memset(&on, 0, sizeof on);
+    on.host = pthread_self();
     pthread_mutex_init(&on.lock, NULL);
     pthread_cond_init(&on.moved, NULL);
     device *d = world_field_device(w);
@@ -163,7 +169,8 @@ static void commits_are_delivered(void **state) {
         device_check(d, godwit_get_metrics(d->g, &m));
     }
     await_sent(80);
-    await(&on.outcomes, 80, "an event per operation, from the thread");
+    await(&on.outcomes, 80, "an event per operation");
+    assert_int_equal(now(&on.aside), 80); /* on the thread that syncs, which can't stop itself */
     char id[40];
     device_exec(d, "INSERT INTO pins(id) VALUES ('waited for')");
     (void)snprintf(id, sizeof id, "%s",
