@@ -1,12 +1,12 @@
 /* The janitor: goes through the scopes, one after the other, and has the store forget what
  * core/retain says may go.
  *
- * It works on the writer's thread, in transactions of a few hundred rows, so that a push waits for
+ * It works on the writer's thread, in transactions of a hundred rows, so that a push waits for
  * one of them at most; the pool says for how long it may go on. What it deletes need not be on disk
  * at once: after a crash it is deleted again. */
 #include "server/service_inner.h"
 
-#define STEP_ROWS    200
+#define STEP_ROWS    100
 #define STEP_SCOPES  16
 #define SCAN_COMMITS 1000 /* looked at for one move of a mark */
 
