@@ -8,6 +8,7 @@
 #include "client/event.h"
 #include "client/identity.h"
 #include "client/reconcile.h"
+#include "client/repair.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -301,6 +302,9 @@ static godwit_status finish_pass(godwit *g, pump *p) {
     godwit_status status = p->failure;
     if (status == GODWIT_OK) {
         status = note_success(g, p);
+        if (status == GODWIT_OK) {
+            status = repair_lost_bases(g);
+        }
         if (status == GODWIT_OK) {
             status = client_tidy(g);
         }

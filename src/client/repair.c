@@ -15,7 +15,8 @@
 #include "client/seal.h"
 #include "core/limits.h"
 
-#define NO_ID "the id of an operation is needed"
+#define NO_ID          "the id of an operation is needed"
+#define LOST_BASES_MAX 100 /* made again at a time */
 
 typedef struct {
     size_t first, count; /* of letters */
@@ -34,6 +35,7 @@ typedef struct {
     size_t group_count;
     slice lineage;
     sqlite3_stmt *deps;
+    bool nobody_asked; /* what is named is made again where its row is, else left as it is */
 } repair;
 
 /* ---- What waits for a person ---- */
@@ -295,6 +297,7 @@ static godwit_status redo_group(repair *r, letter_group *group) {
     godwit_status status = GODWIT_OK;
     for (size_t i = 0; i < group->count && status == GODWIT_OK; i++) {
         group->failed = group->first + i;
+        letters[i].row_wanted = r->nobody_asked && letters[i].named;
         status = repair_redo(&r->s, &letters[i]);
         if (status == GODWIT_OK) {
             status = carry_dependencies(r, &letters[i]);
@@ -460,10 +463,12 @@ static godwit_status tell(const repair *r, const listener *to) {
     return status;
 }
 
+/* to: NULL = nobody asked for it */
 static godwit_status make_again(godwit *g, const godwit_repair *wanted, size_t count,
                                 const listener *to) {
     repair r;
     memset(&r, 0, sizeof r);
+    r.nobody_asked = !to;
     godwit_status status = settle_open(&r.s, g, SLICE(""));
     if (status == GODWIT_OK) {
         status = run(&r, wanted, count);
@@ -471,7 +476,7 @@ static godwit_status make_again(godwit *g, const godwit_repair *wanted, size_t c
     arena kept = r.s.a; /* what is told lives longer than the transaction */
     arena_init(&r.s.a, g->allocator, 0);
     status = settle_close(&r.s, status, NULL);
-    if (status == GODWIT_OK) {
+    if (status == GODWIT_OK && to) {
         status = tell(&r, to);
     }
     arena_deinit(&kept);
@@ -486,6 +491,40 @@ godwit_status godwit_repair_many(godwit *g, const godwit_repair *repairs, size_t
     }
     godwit_status status = client_enter(g);
     return status == GODWIT_OK ? client_leave(g, make_again(g, repairs, count, &to)) : status;
+}
+
+/* One that was made again before names what it supersedes: that is how it stays with one try. A
+ * group whose row is not there fails and stays as it is. */
+static const char lost_bases[] =
+    "SELECT w.id FROM godwit_dead_letters AS w JOIN godwit_op AS o ON o.lsn = w.lsn WHERE w.code ="
+    " 'lost-base' AND o.supersedes IS NULL ORDER BY w.lsn LIMIT ?1";
+
+godwit_status repair_lost_bases(godwit *g) {
+    godwit_repair wanted[LOST_BASES_MAX];
+    sqlite3_stmt *stmt = NULL;
+    size_t count = 0;
+    bool row = true;
+    arena a;
+    arena_init(&a, g->allocator, 0);
+    godwit_status status = db_prepare(&g->db, lost_bases, &stmt);
+    if (status == GODWIT_OK) {
+        status = db_bind_int(&g->db, stmt, 1, LOST_BASES_MAX);
+    }
+    while (status == GODWIT_OK && row && count < LOST_BASES_MAX) {
+        status = db_step(&g->db, stmt, &row);
+        if (status == GODWIT_OK && row) {
+            const char *id = arena_printf(&a, SLICE_FMT, SLICE_ARG(db_column_slice(stmt, 0)));
+            status = id ? GODWIT_OK : GODWIT_NOMEM;
+            wanted[count++] = (godwit_repair){.id = id};
+        }
+    }
+    db_done(&g->db, stmt);
+    if (status == GODWIT_OK && count) {
+        status = make_again(g, wanted, count, NULL);
+        g->message[0] = status == GODWIT_OK ? '\0' : g->message[0];
+    }
+    arena_deinit(&a);
+    return status;
 }
 
 static godwit_status one(godwit *g, const char *id, const char *payload, char new_id[37]) {

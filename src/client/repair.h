@@ -12,10 +12,11 @@ typedef struct {
     int64_t tbl, sequence_number, group_first;
     slice device_id;
     op_state state;
-    bool held_back; /* refused only because of another one */
-    slice payload;  /* instead of its own; ptr NULL = its own */
-    bool named;     /* by the caller, not drawn in */
-    size_t group;   /* index of its group */
+    bool held_back;  /* refused only because of another one */
+    slice payload;   /* instead of its own; ptr NULL = its own */
+    bool named;      /* by the caller, not drawn in */
+    bool row_wanted; /* NOT_FOUND unless the row is there: else it would be made of what is known */
+    size_t group;    /* index of its group */
 } letter;
 
 /* Makes the change of one operation again: brings the local row in line and writes the log.
@@ -23,5 +24,8 @@ typedef struct {
 godwit_status repair_redo(settle *s, letter *l) MUST_USE;
 /* After a group was made again: every row it wrote has its parents. */
 godwit_status repair_check_parents(settle *s, const letter *l) MUST_USE;
+/* Operations that a restored server could not judge (lost-base) are made again, each once, when
+ * their row is there again. Takes a transaction only where there are any. */
+godwit_status repair_lost_bases(godwit *g) MUST_USE;
 
 #endif

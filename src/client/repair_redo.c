@@ -139,10 +139,13 @@ static godwit_status make_images(settle *s, const content *c, const place *at, r
     return status;
 }
 
-static godwit_status redo_row(settle *s, const content *c) {
+static godwit_status redo_row(settle *s, const content *c, bool row_wanted) {
     place at;
     row_image given, next;
     godwit_status status = find_place(s, c, &at);
+    if (status == GODWIT_OK && row_wanted && !at.local.present) {
+        return client_fail(s->g, GODWIT_NOT_FOUND, "the row is not there");
+    }
     if (status == GODWIT_OK) {
         status = make_images(s, c, &at, &given, &next);
     }
@@ -176,7 +179,7 @@ godwit_status repair_redo(settle *s, letter *l) {
     content c;
     godwit_status status = load_content(s, l, &c);
     if (status == GODWIT_OK) {
-        status = c.t->queue ? redo_entry(s, &c) : redo_row(s, &c);
+        status = c.t->queue ? redo_entry(s, &c) : redo_row(s, &c, l->row_wanted);
     }
     if (status == GODWIT_OK) {
         status = db_int(s->d, &l->new_lsn, "SELECT max(lsn) FROM godwit_log", "");

@@ -164,6 +164,32 @@ def test_a_base_in_lost_history_proves_nothing(world):
     assert a.one("SELECT title FROM pins") == "never seen by a"
 
 
+def test_an_edit_waits_for_its_row_to_come_back(world):
+    """The restored server lacks the row, the one who made it is late: kept, and made again when it is there."""
+    server = world.server()
+    a, b = (world.device(name, server) for name in "ab")
+    saved = os.path.join(str(world.path), "store")
+    insert(a, "p0")
+    settle(a, b)
+    save_server(server, saved)
+    insert(a, "p1", "p2")
+    settle(a, b)
+    b.run("UPDATE pins SET title = 'edited' WHERE id = 'p1'")
+    b.run("UPDATE pins SET title = 'edited' WHERE id = 'p2'")
+    load_server(server, saved)
+    for _ in range(3):
+        b.sync()
+    assert b.run("SELECT code FROM godwit_dead_letters") == [("lost-base",)] * 2
+    settle(a)
+    a.run("DELETE FROM pins WHERE id = 'p2'")
+    settle(a, b)
+    settle(a, b)
+    assert server.query("SELECT id, title FROM pins ORDER BY id") == [("p0", "p0 by a"), ("p1", "edited")]
+    assert b.run("SELECT entity_id FROM godwit_dead_letters") == [("p2",)], "there is nothing yet it could apply to"
+    assert a.rows("pins") == b.rows("pins") == server.rows("pins")
+    assert_once(server)
+
+
 def test_a_queue_waits_for_its_user(world):
     server = world.server()
     a = world.device("a", server)
