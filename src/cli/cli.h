@@ -31,6 +31,7 @@ int cli_doctor(int argc, char **argv);
 int cli_demo(int argc, char **argv);
 int cli_serve(int argc, char **argv);
 int cli_pg(int argc, char **argv);
+int cli_hook(int argc, char **argv);
 int cli_token(int argc, char **argv);
 int cli_devices(int argc, char **argv);
 int cli_backup(int argc, char **argv);

@@ -17,6 +17,7 @@ static const verb verbs[] = {
     {"devices", cli_devices, "list a server's devices, keep some of them out"},
     {"backup", cli_backup, "copy a server's store or a database, while it is in use"},
     {"restore", cli_restore, "put a backup back"},
+    {"hook", cli_hook, "try a library of server rules"},
     {"init", cli_init, "set up an application database for syncing"},
     {"track", cli_track, "start capturing the changes of tables"},
     {"untrack", cli_untrack, "stop capturing the changes of tables"},

@@ -34,8 +34,9 @@ static const char help[] =
     "Every setting of the file can also come from the environment: GODWIT_LISTEN, GODWIT_DATA, "
     "GODWIT_DB,\n"
     "GODWIT_SCHEMA, GODWIT_DEV, GODWIT_THREADS, GODWIT_LOG, GODWIT_JWT_SECRET_FILE,\n"
-    "GODWIT_JWKS, GODWIT_JWT_ISSUER, GODWIT_JWT_AUDIENCE, GODWIT_SCOPES_CLAIM. Flags win, then the "
-    "environment.\n"
+    "GODWIT_JWKS, GODWIT_JWT_ISSUER, GODWIT_JWT_AUDIENCE, GODWIT_SCOPES_CLAIM, GODWIT_HOOKS. Flags "
+    "win,\n"
+    "then the environment.\n"
     "The first line on stdout is 'listening on URL'. SIGTERM or SIGINT stops it: what is under "
     "way\n"
     "is finished first; a second signal ends it at once.\n\n"
@@ -230,7 +231,8 @@ static int check_tables(const config *settings) {
     const service_options options = {.store = folder,
                                      .schema_file = settings->schema,
                                      .config_tables = settings->config_file,
-                                     .dev = settings->dev || stored || settings->db};
+                                     .dev = settings->dev || stored || settings->db,
+                                     .hooks = settings->hooks.library ? &settings->hooks : NULL};
     godwit_status status = service_open(&options, &s, message);
     service_close(s);
     for (size_t i = 0; i < COUNT_OF(names); i++) {
@@ -255,6 +257,7 @@ int cli_serve(int argc, char **argv) {
     if (status) {
         code = cli_fail("%s", message[0] ? message : "out of memory");
     } else {
+        settings.hooks.program = "/proc/self/exe"; /* this file, also when another takes its name */
         log_set_level(settings.level);
         code = check(&settings);
     }

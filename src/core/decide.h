@@ -13,6 +13,7 @@
 #ifndef CORE_DECIDE_H
 #define CORE_DECIDE_H
 
+#include "core/ask.h"
 #include "core/clock.h"
 #include "core/merge.h"
 #include "core/wire.h"
@@ -73,6 +74,8 @@ typedef struct {
     size_t bucket_count, row_count;
     uint64_t hash_seed;  /* anything callers can't guess; does not change what is decided */
     bool lift_parents;   /* deleted parents of the rows at hand are loaded: they may come back */
+    ask_list *asks; /* what rules outside have answered; gets what is missing. NULL: none of them is
+                       asked, and policy custom is as manual */
     bool dev_accept_all; /* unused columns are refused by name either way */
     slice last_entity;   /* decide's own: the table found last */
     const schema_table *last_table;
@@ -172,6 +175,8 @@ typedef struct {
  * without effect. `forced` non-NULL: refuse with it. Advances c->head and *device (NULL only
  * without a stream). Values in the result are borrowed from the request, the loaded rows and the
  * arena. NOMEM is the only failure; the context is then of no further use.
+ * With c->asks->waiting afterwards the decision is not one: it has taken the answers that are
+ * missing for MANUAL, so that later groups may say what they miss, and must not be saved.
  *
  *   all keys known                                     -> duplicate: the first decision is copied
  *   forced, void, failed dependency, malformed         -> rejected, nothing of the group applies

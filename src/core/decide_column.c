@@ -28,6 +28,7 @@ static bool unit_reserve(decide_work *w, size_t cap) {
 
 static void unit_begin(decide_work *w, const decide_input *in, merge_policy policy) {
     decide_columns *u = &w->unit;
+    u->rule = (slice){0};
     u->merge = (merge_unit){
         .policy = policy,
         .ours = u->ours,
@@ -162,6 +163,15 @@ static void write_unit(decide_work *w, decide_input *in) {
     }
 }
 
+static bool same_values(const decide_columns *u, const value *a, const value *b) {
+    for (size_t i = 0; i < u->merge.count; i++) {
+        if (!value_equal(&a[i], &b[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Does keeping theirs discard anything the operation said? */
 static bool loses_ours(const decide_columns *u) {
     for (size_t i = 0; i < u->merge.count; i++) {
@@ -172,12 +182,17 @@ static bool loses_ours(const decide_columns *u) {
     return false;
 }
 
+/* chosen: [count] what the unit becomes; NULL = what it is, and people decide. */
 static void record_unit(decide_work *w, decide_input *in, const decide_mode *mode,
-                        const char *policy, merge_verdict verdict) {
+                        const char *policy, const value *chosen) {
     decide_columns *u = &w->unit;
     const schema_table *t = in->table;
-    const char *winner = verdict == MERGE_OURS ? "ours" : verdict == MERGE_OPEN ? "none" : "theirs";
-    if (verdict != MERGE_OURS && !loses_ours(u)) {
+    bool keeps = !chosen || same_values(u, chosen, u->theirs);
+    const char *winner = !chosen                           ? "none"
+                         : keeps                           ? "theirs"
+                         : same_values(u, chosen, u->ours) ? "ours"
+                                                           : "merged";
+    if (keeps && !loses_ours(u)) {
         return;
     }
     decide_conflict *record = decide_record(w, in, mode->kind, policy, winner);
@@ -193,8 +208,8 @@ static void record_unit(decide_work *w, decide_input *in, const decide_mode *mod
     record->columns_json = decide_names_json(w, t, u->columns, contested, count);
     record->theirs = decide_values_json(w, t, u->columns, u->theirs, contested, count);
     record->ours = decide_values_json(w, t, u->columns, u->ours, contested, count);
-    if (verdict != MERGE_OPEN) {
-        record->chosen = verdict == MERGE_OURS ? record->ours : record->theirs;
+    if (chosen) {
+        record->chosen = decide_values_json(w, t, u->columns, chosen, contested, count);
     }
     bool known = false;
     for (size_t i = 0; i < count; i++) {
@@ -206,10 +221,32 @@ static void record_unit(decide_work *w, decide_input *in, const decide_mode *mod
     }
 }
 
+/* A rule has decided: what it made is the server's writing, not the device's. The device's next
+ * edit was made without having seen it, and meets it as somebody else's. */
+static void settle_custom(decide_work *w, decide_input *in, const decide_mode *mode) {
+    const decide_columns *u = &w->unit;
+    const value *chosen = decide_custom(w, in);
+    const char *policy = decide_custom_name(w);
+    if (!policy) {
+        return;
+    }
+    bool ours = chosen && same_values(u, chosen, u->ours);
+    record_unit(w, in, mode, policy, chosen);
+    for (size_t i = 0; chosen && i < u->merge.count; i++) {
+        if (!value_equal(&chosen[i], &u->theirs[i])) {
+            write_column(w, in, u->columns[i], &chosen[i]);
+            if (!ours) {
+                in->row->row.meta[u->columns[i]].device = (slice){0};
+                in->row->row.meta[u->columns[i]].seq = 0;
+            }
+        }
+    }
+}
+
 /* Nothing of the group applies: its records are made when all of it is known to be undone. */
 static void hold(decide_work *w, decide_input *in, const decide_mode *mode, const char *policy) {
     size_t before = w->conflict_count;
-    record_unit(w, in, mode, policy, MERGE_OPEN);
+    record_unit(w, in, mode, policy, NULL);
     if (w->conflict_count > before) {
         w->held = w->conflicts[before];
         decide_end(w, in, OUTCOME_CONFLICT, CODE_HELD, "held until a person has decided");
@@ -228,12 +265,17 @@ static void settle_unit(decide_work *w, decide_input *in, const decide_mode *mod
     case MERGE_AGREE:
         break;
     case MERGE_OURS:
-        record_unit(w, in, mode, policy, verdict);
+        record_unit(w, in, mode, policy, w->unit.ours);
         write_unit(w, in);
         break;
     case MERGE_THEIRS:
+        record_unit(w, in, mode, policy, w->unit.theirs);
+        break;
     case MERGE_OPEN:
-        record_unit(w, in, mode, policy, verdict);
+        record_unit(w, in, mode, policy, NULL);
+        break;
+    case MERGE_ASK:
+        settle_custom(w, in, mode);
         break;
     case MERGE_HOLD:
         hold(w, in, mode, policy);
@@ -244,9 +286,9 @@ static void settle_unit(decide_work *w, decide_input *in, const decide_mode *mod
 /* Members of one unit may have been given different policies: the most careful one counts. */
 static merge_policy stricter(merge_policy a, merge_policy b) {
     static const int rank[] = {
-        [POLICY_LWW] = 0,     [POLICY_CLIENT_WINS] = 1, [POLICY_SERVER_WINS] = 2,
-        [POLICY_MANUAL] = 3,  [POLICY_MAX] = 0,         [POLICY_MIN] = 0,
-        [POLICY_COUNTER] = 0, [POLICY_SET] = 0,         [POLICY_HOLD] = 4};
+        [POLICY_LWW] = 0,  [POLICY_CLIENT_WINS] = 1, [POLICY_SERVER_WINS] = 2, [POLICY_MANUAL] = 4,
+        [POLICY_MAX] = 0,  [POLICY_MIN] = 0,         [POLICY_COUNTER] = 0,     [POLICY_SET] = 0,
+        [POLICY_HOLD] = 5, [POLICY_CUSTOM] = 3};
     return rank[b] > rank[a] ? b : a;
 }
 
@@ -274,6 +316,7 @@ static void write_group(decide_work *w, decide_input *in, const decide_mode *mod
             continue;
         }
         policy = stricter(policy, column->policy);
+        w->unit.rule = w->unit.rule.len ? w->unit.rule : column->rule;
         unit_add(w, in, mode, (int)i, decide_carried(in, (int)i));
     }
     w->unit.merge.policy = policy;
@@ -305,6 +348,7 @@ static void write_by_columns(decide_work *w, decide_input *in, const decide_mode
             write_column(w, in, column, &in->values[i]);
         } else {
             unit_begin(w, in, meta->policy);
+            w->unit.rule = meta->rule;
             unit_add(w, in, mode, column, &in->values[i]);
             settle_unit(w, in, mode, merge_policy_name(meta->policy));
         }

@@ -4,6 +4,7 @@
  *   decide_input.c   operations read and checked against the registry, before any row is touched
  *   decide_apply.c   create, update, delete: one operation onto the working rows
  *   decide_column.c  units of columns: built, decided, written
+ *   decide_custom.c  conflicts that a rule outside decides
  *   decide_record.c  conflict records
  *   decide_unit.c    deletes that stand or fall together
  *   decide_family.c  rows that come back with those they refer to
@@ -46,6 +47,7 @@ typedef struct {
 typedef struct {
     merge_unit merge;
     value *ours, *theirs, *old;
+    slice rule; /* of policy custom */
     bool *old_known, *carried, *newer;
     int *columns;
     size_t cap;
@@ -96,14 +98,19 @@ typedef struct {
     const char *kind;
 } decide_mode;
 void decide_write_columns(decide_work *w, decide_input *in, const decide_mode *mode);
+/* What the rule of w->unit says about it: its values, or NULL: left to people. */
+const value *decide_custom(decide_work *w, const decide_input *in);
+/* The record's name of that policy; NULL: the arena failed. */
+const char *decide_custom_name(decide_work *w);
 static inline const merge_meta *decide_meta(const merge_row *row, int column) {
     return row->meta[column].ver ? &row->meta[column] : &row->created;
 }
-/* Has somebody the author of `in` had not seen written this? What the group itself wrote is seen.
- */
+/* Has somebody the author of `in` had not seen written this? What the group itself wrote is seen,
+ * but not what a rule made of it (settle_custom). */
 static inline bool decide_newer(const decide_work *w, const merge_meta *meta, int64_t eff_base,
                                 int64_t seq) {
-    return meta->ver != w->commit && merge_newer(meta, eff_base, w->device, seq);
+    bool own = meta->ver == w->commit && (meta->device.len > 0 || w->device.len == 0);
+    return !own && merge_newer(meta, eff_base, w->device, seq);
 }
 
 /* Marks the row as written by `in`, keeping its former state. NULL: the arena failed. */

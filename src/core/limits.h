@@ -49,6 +49,14 @@
 #define IDENTITIES_MAX 64             /* identities of one replica named in one request */
 #define RECONCILE_KEYS_MAX 5000       /* keys of one page of a reconciliation: about 400 KiB */
 #define POISON_LIMIT 5                /* protocol failures of one group alone before quarantine */
+#define HOOK_TEXT_MAX (8u << 20)      /* one question to a hook, or its answer */
+#define HOOK_LIST_MAX (16u << 20)     /* questions about the conflicts of one push */
+#define HOOK_ROUNDS 3                 /* a push is decided, asked for, and decided again */
+#define HOOK_FAILURES_MAX 10          /* of hooks in one push, before they are not asked any more */
+#define HOOK_SLICE_MS 50              /* of asking, before the next push has a turn */
+#define HOOK_QUEUE_MAX 1024           /* pushes that wait for hooks */
+#define HOOK_WORKERS 2                /* processes that run hooks */
+#define HOOK_START_MS 10000           /* one of them must be ready by then */
 #define BACKOFF_BASE_MS 1000
 #define BACKOFF_CAP_MS 300000
 #define TOKEN_LEEWAY_S 60

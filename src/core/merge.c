@@ -12,12 +12,14 @@ static const char *const POLICY_NAMES[] = {[POLICY_LWW] = "lww",
                                            [POLICY_MIN] = "min",
                                            [POLICY_COUNTER] = "counter",
                                            [POLICY_SET] = "set",
-                                           [POLICY_HOLD] = "hold_group"};
+                                           [POLICY_HOLD] = "hold_group",
+                                           [POLICY_CUSTOM] = "custom"};
 static const char *const VERDICT_NAMES[] = {
     [MERGE_CAUSAL] = "causal", [MERGE_AGREE] = "agree",
     [MERGE_ABA] = "aba",       [MERGE_COMMUTATIVE] = "commutative",
     [MERGE_OURS] = "ours",     [MERGE_THEIRS] = "theirs",
-    [MERGE_OPEN] = "open",     [MERGE_HOLD] = "hold"};
+    [MERGE_OPEN] = "open",     [MERGE_HOLD] = "hold",
+    [MERGE_ASK] = "ask"};
 
 const char *merge_policy_name(merge_policy policy) {
     ASSERT((size_t)policy < COUNT_OF(POLICY_NAMES));
@@ -159,6 +161,9 @@ merge_verdict merge_unit_decide(const merge_unit *unit) {
     if (unit->policy == POLICY_HOLD) {
         return MERGE_HOLD;
     }
+    if (unit->policy == POLICY_CUSTOM) {
+        return unit->incomplete ? MERGE_OPEN : MERGE_ASK;
+    }
     if (unit->incomplete) {
         return MERGE_THEIRS;
     }
@@ -179,6 +184,7 @@ merge_verdict merge_unit_decide(const merge_unit *unit) {
     case POLICY_SET:
     case POLICY_MANUAL:
     case POLICY_HOLD:
+    case POLICY_CUSTOM:
         break;
     }
     return latest(unit);

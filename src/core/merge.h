@@ -37,7 +37,8 @@ typedef enum {
     MERGE_OURS,        /* conflict, policy chose ours */
     MERGE_THEIRS,      /* conflict, policy chose theirs */
     MERGE_OPEN,        /* conflict, manual: theirs stays, a record is opened */
-    MERGE_HOLD         /* conflict, hold_group: the same for all that was committed together */
+    MERGE_HOLD,        /* conflict, hold_group: the same for all that was committed together */
+    MERGE_ASK          /* conflict, custom: a rule that is not ours decides */
 } merge_verdict;
 
 /* One unit's inputs. A member the operation does not write and nobody else has written since has

@@ -60,7 +60,8 @@ bool op_outcome_parse(slice name, op_outcome *out);
     X(UNKNOWN_ENTITY, "unknown-entity") X(UNKNOWN_COLUMN, "unknown-column")                  \
     X(INVALID_VALUE, "invalid-value") X(TOO_LARGE, "too-large") X(POISON, "poison")          \
     X(DISCARDED, "discarded") X(UNVERIFIABLE, "unverifiable") X(LOST_BASE, "lost-base")      \
-    X(IDEMPOTENCY_MISMATCH, "idempotency-mismatch") X(HELD, "held")
+    X(IDEMPOTENCY_MISMATCH, "idempotency-mismatch") X(HELD, "held")     \
+    X(HOOK_FAILED, "hook-failed")
 typedef enum {
     CODE_NONE,
 #define OP_CODE_ENUM(name, text) CODE_##name,

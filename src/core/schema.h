@@ -17,7 +17,8 @@ typedef enum {
     POLICY_MIN,
     POLICY_COUNTER,
     POLICY_SET,
-    POLICY_HOLD /* as manual, and nothing of the whole group is applied */
+    POLICY_HOLD,  /* as manual, and nothing of the whole group is applied */
+    POLICY_CUSTOM /* a hook decides: schema_column.rule */
 } merge_policy;
 typedef enum { DELETE_EDIT_WINS, DELETE_DELETE_WINS } delete_policy;
 typedef enum { INITIAL_KEEP_SERVER, INITIAL_KEEP_DEVICE, INITIAL_MANUAL, INITIAL_NEWEST } initial_policy;
@@ -26,6 +27,7 @@ typedef struct {
     slice name;
     slice type;          /* declared SQLite type name, may be empty */
     merge_policy policy;
+    slice rule;          /* POLICY_CUSTOM: which one, may be empty */
     int group;           /* columns with the same group > 0 are decided as one unit; 0 = alone */
     bool is_key;
     bool not_null;       /* declared NOT NULL (and no default) */
@@ -68,6 +70,7 @@ typedef struct {
     initial_policy initial;
     int initial_column;  /* for INITIAL_NEWEST, else -1 */
     bool row_atomic;
+    bool validate;       /* a hook sees each operation first */
     const slice *dropped; /* names of columns that are no more: their values are passed over */
     size_t dropped_count;
     const schema_upcast *upcasts; /* by version, then as written */

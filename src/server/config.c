@@ -249,6 +249,15 @@ static godwit_status interpret(const config_texts *t, config *out, char message[
                             out->jwks_refresh_ms < 1000 || out->jwks_refresh_ms > 86400000)) {
         return bad(message, "jwks_refresh", t->jwks_refresh, "a time between 1s and 1d");
     }
+    out->hooks.library = t->hooks;
+    out->hooks.timeout_ms = 1000;
+    if (t->hooks && t->hooks[0] != '/') {
+        return bad(message, "hooks", t->hooks, "an absolute path");
+    }
+    if (t->hook_timeout && (!retain_time_parse(t->hook_timeout, &out->hooks.timeout_ms) ||
+                            out->hooks.timeout_ms < 1 || out->hooks.timeout_ms > 60000)) {
+        return bad(message, "hook_timeout", t->hook_timeout, "a time between 1ms and 60s");
+    }
     out->jwt_issuer = t->jwt_issuer;
     out->jwt_audience = t->jwt_audience;
     out->scopes_claim = t->scopes_claim;

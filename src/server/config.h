@@ -13,7 +13,8 @@
  *   jwks_refresh = 10m
  *   keep_log_max = 90d             keep_devices = 400d
  *   keep_log_commits = 1000        janitor_every = 60s
- *   keep_ledger = 400d
+ *   keep_ledger = 400d             hooks = /usr/lib/godwit/notes.so
+ *   hook_timeout = 1s
  *
  * A length of time is a number and ms, s, m, h or d, or `forever`.
  *
@@ -23,6 +24,7 @@
 
 #include "core/arena.h"
 #include "core/retain.h"
+#include "server/hooks.h"
 #include "server/log.h"
 
 /* X(name in the file; also GODWIT_NAME in capitals) */
@@ -40,6 +42,8 @@
     X(jwks)                                                                                        \
     X(jwks_refresh)                                                                                \
     X(scopes_claim)                                                                                \
+    X(hooks)                                                                                       \
+    X(hook_timeout)                                                                                \
     X(keep_log)                                                                                    \
     X(keep_log_max)                                                                                \
     X(keep_log_commits)                                                                            \
@@ -70,6 +74,7 @@ typedef struct {
     const char *jwks;                                     /* path or URL; NULL = none */
     int64_t jwks_refresh_ms;
     const char *jwt_issuer, *jwt_audience, *scopes_claim; /* NULL = not set */
+    hook_options hooks; /* library NULL = none; program is the caller's */
     retain_policy retain;
     int64_t janitor_every_ms;
 } config;

@@ -200,6 +200,7 @@ static godwit_status open_service(server *s, const config *settings, char messag
                                .schema_file = settings->schema,
                                .config_tables = settings->config_file,
                                .dev = settings->dev,
+                               .hooks = settings->hooks.library ? &settings->hooks : NULL,
                                .retain = &settings->retain};
     return service_open(&options, &s->service, message);
 }

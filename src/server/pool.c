@@ -30,8 +30,8 @@ typedef struct {
 struct pool {
     pool_options options;
     pthread_mutex_t lock;
-    pthread_cond_t work_ready, write_ready;
-    queue work, writes;
+    pthread_cond_t work_ready, write_ready, hook_ready;
+    queue work, writes, hooks;
     bool stopping; /* workers leave when nothing is left */
     bool writer_stopping;
     pthread_t writer;
@@ -43,6 +43,13 @@ struct pool {
         bool running;
     } * workers;
     int worker_count;
+    struct asker {
+        pool *pool;
+        service_asker *asker;
+        pthread_t thread;
+        bool running;
+    } askers[HOOK_WORKERS]; /* none runs without hooks */
+    bool asker_stopping;
 };
 
 static request *request_of(service_job *job) {
@@ -104,9 +111,9 @@ bool pool_has_room(const pool *p, size_t body_bytes) {
 
 static void push(pool *p, request *r) {
     pthread_mutex_lock(&p->lock);
-    bool write = r->stage == STAGE_WRITE;
-    append(write ? &p->writes : &p->work, r);
-    pthread_cond_signal(write ? &p->write_ready : &p->work_ready);
+    bool write = r->stage == STAGE_WRITE, hook = r->stage == STAGE_HOOK;
+    append(write ? &p->writes : hook ? &p->hooks : &p->work, r);
+    pthread_cond_signal(write ? &p->write_ready : hook ? &p->hook_ready : &p->work_ready);
     publish(p);
     pthread_mutex_unlock(&p->lock);
 }
@@ -190,6 +197,20 @@ static void refuse_for_room(request *r) {
     r->job.wants_write = r->job.wants_read = false;
 }
 
+/* To where the job says it has to be written: by way of the hooks, or straight on. */
+static void go_to_write(pool *p, request *r) {
+    pthread_mutex_lock(&p->lock);
+    bool full = p->hooks.count >= HOOK_QUEUE_MAX;
+    pthread_mutex_unlock(&p->lock);
+    if (r->job.wants_hook && full) {
+        refuse_for_room(r);
+        finish(p, r);
+        return;
+    }
+    r->stage = r->job.wants_hook ? STAGE_HOOK : STAGE_WRITE;
+    push(p, r);
+}
+
 /* True when the request goes on to be read by this worker. */
 static bool prepare(pool *p, request *r) {
     if (r->body_is_gzip && !decompress(r)) {
@@ -203,8 +224,7 @@ static bool prepare(pool *p, request *r) {
         refuse_for_room(r);
     }
     if (r->job.status == 0 && r->job.wants_write) {
-        r->stage = STAGE_WRITE;
-        push(p, r);
+        go_to_write(p, r);
         return false;
     }
     if (r->job.status == 0 && r->job.wants_read) {
@@ -250,6 +270,66 @@ static void *worker_main(void *context) {
     return NULL;
 }
 
+/* ---- hooks ---- */
+
+static void *asker_main(void *context) {
+    struct asker *k = context;
+    pool *p = k->pool;
+    pthread_mutex_lock(&p->lock);
+    for (;;) {
+        while (p->hooks.count == 0 && !p->asker_stopping) {
+            pthread_cond_wait(&p->hook_ready, &p->lock);
+        }
+        if (p->hooks.count == 0) {
+            break;
+        }
+        request *r = take(&p->hooks);
+        pthread_mutex_unlock(&p->lock);
+        service_ask(p->options.service, k->asker, &r->job);
+        charge(p, r);
+        if (r->job.status == 0) {
+            r->stage = r->job.wants_hook ? STAGE_HOOK : STAGE_WRITE;
+            push(p, r);
+        } else {
+            finish(p, r);
+        }
+        pthread_mutex_lock(&p->lock);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+static void stop_askers(pool *p) {
+    pthread_mutex_lock(&p->lock);
+    p->asker_stopping = true;
+    pthread_cond_broadcast(&p->hook_ready);
+    pthread_mutex_unlock(&p->lock);
+    for (size_t i = 0; i < COUNT_OF(p->askers); i++) {
+        if (p->askers[i].running) {
+            pthread_join(p->askers[i].thread, NULL);
+            p->askers[i].running = false;
+        }
+        service_asker_close(p->askers[i].asker);
+        p->askers[i].asker = NULL;
+    }
+}
+
+static godwit_status start_askers(pool *p) {
+    for (size_t i = 0; i < COUNT_OF(p->askers); i++) {
+        struct asker *k = &p->askers[i];
+        k->pool = p;
+        godwit_status status = service_asker_open(p->options.service, &k->asker);
+        if (status != GODWIT_OK) {
+            return status;
+        }
+        if (pthread_create(&k->thread, NULL, asker_main, k) != 0) {
+            return GODWIT_NOMEM;
+        }
+        k->running = true;
+    }
+    return GODWIT_OK;
+}
+
 /* ---- the writer ---- */
 
 static size_t take_batch(pool *p, service_job **batch) {
@@ -269,7 +349,9 @@ static void write_batch(pool *p, service_job **batch, size_t count) {
     atomic_fetch_add(&p->options.metrics->batch_jobs, count);
     for (size_t i = 0; i < count; i++) {
         request *r = request_of(batch[i]);
-        if (r->job.status == 0 && r->job.wants_read) {
+        if (r->job.status == 0 && r->job.wants_hook) {
+            go_to_write(p, r);
+        } else if (r->job.status == 0 && r->job.wants_read) {
             r->stage = STAGE_READ;
             push(p, r);
         } else {
@@ -350,6 +432,7 @@ static void join_workers(pool *p) {
  * other has nothing that could come back. The loops have no request left by then, so that one round
  * is enough. */
 static void stop_threads(pool *p) {
+    stop_askers(p);
     pthread_mutex_lock(&p->lock);
     p->writer_stopping = true;
     pthread_cond_broadcast(&p->write_ready);
@@ -375,6 +458,7 @@ void pool_close(pool *p) {
         service_reader_close(p->workers[i].reader);
     }
     pthread_cond_destroy(&p->work_ready);
+    pthread_cond_destroy(&p->hook_ready);
     pthread_cond_destroy(&p->write_ready);
     pthread_mutex_destroy(&p->lock);
     mem_free(NULL, p->workers);
@@ -388,7 +472,8 @@ static bool init_locks(pool *p) {
     }
     bool ok = pthread_condattr_setclock(&clock, CLOCK_MONOTONIC) == 0 &&
               pthread_cond_init(&p->write_ready, &clock) == 0 &&
-              pthread_cond_init(&p->work_ready, NULL) == 0;
+              pthread_cond_init(&p->work_ready, NULL) == 0 &&
+              pthread_cond_init(&p->hook_ready, NULL) == 0;
     pthread_condattr_destroy(&clock);
     return ok;
 }
@@ -411,7 +496,7 @@ static godwit_status start_threads(pool *p) {
         return GODWIT_NOMEM;
     }
     p->has_writer = true;
-    return GODWIT_OK;
+    return service_has_hooks(p->options.service) ? start_askers(p) : GODWIT_OK;
 }
 
 godwit_status pool_open(const pool_options *options, pool **out) {

@@ -1,4 +1,5 @@
-/* The threads that work on requests: R workers, each with a reader of the store, and one writer.
+/* The threads that work on requests: R workers, each with a reader of the store, one writer, and
+ * with hooks two that ask them.
  *
  *   submit --> worker: decompress, service_prepare --+--> answered -----------------------> done
  *                                                    +--> writer: all that wait, one call --+->
@@ -7,9 +8,10 @@
  *                                                                     +--> answered or parked ->
  * done
  *
- * The writer takes everything that waits (bounded) and hands it over as one call: while one commit
- * waits for the disk the next batch gathers. Queues are bounded by count and by bytes held in
- * memory. */
+ * Where hooks are configured requests may go to a hook thread before the writer, and again when it
+ * hands them back; who waits for hooks keeps no other thread. The writer takes everything that
+ * waits (bounded) and hands it over as one call: while one commit waits for the disk the next batch
+ * gathers. Queues are bounded by count and by bytes held in memory. */
 #ifndef SERVER_POOL_H
 #define SERVER_POOL_H
 
@@ -19,6 +21,7 @@
 
 typedef enum {
     STAGE_PREPARE, /* the body is new */
+    STAGE_HOOK,    /* hooks are asked */
     STAGE_WRITE,
     STAGE_READ, /* also when a parked request is looked at again */
     STAGE_HEAD  /* only the head of `scope` is wanted */

@@ -87,7 +87,7 @@ static void prepare_register(service_job *job, job_state *state) {
     }
 }
 
-static void prepare_push(service_job *job, job_state *state) {
+static void prepare_push(service *s, service_job *job, job_state *state) {
     wire_error error = {0};
     push_request *request = &state->push;
     godwit_status status = wire_push_parse(&job->memory, job->body, job->verb == VERB_SYNC,
@@ -119,6 +119,7 @@ static void prepare_push(service_job *job, job_state *state) {
                                .limit = request->limit};
     job->wants_write = job->pushes = request->op_count > 0;
     job->wants_read = job->verb == VERB_SYNC || request->op_count == 0;
+    ask_prepare(s, job);
 }
 
 static void prepare_reconcile(service_job *job, job_state *state) {
@@ -205,7 +206,7 @@ void service_prepare(service *s, service_job *job) {
         break;
     case VERB_SYNC:
     case VERB_PUSH:
-        prepare_push(job, state);
+        prepare_push(s, job, state);
         break;
     case VERB_CHANGES:
     case VERB_SNAPSHOT:

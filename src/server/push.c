@@ -16,7 +16,8 @@
 
 /* ---- decide and save ---- */
 
-/* One group. CONSTRAINT: *refusal. */
+/* One group. CONSTRAINT: *refusal. While a hook has not been asked what decide wants to know
+ * nothing is saved: the push will be set aside, and only tells what else it wants to know. */
 static godwit_status run_group(push *p, size_t at, size_t count, const decide_refusal *forced,
                                decide_refusal *refusal) {
     scope_run *run = p->scope;
@@ -29,6 +30,9 @@ static godwit_status run_group(push *p, size_t at, size_t count, const decide_re
     if (status == GODWIT_OK && !forced) {
         status = push_resolves(p, at, count, &unresolved, &unknown);
         forced = unknown ? &unresolved : NULL;
+    }
+    if (!forced && ask_refuses(p->job->state, at, count, &unresolved)) {
+        forced = &unresolved;
     }
     if (status == GODWIT_OK && !p->stream) {
         prints = arena_array(run->a, count, sizeof *prints);
@@ -52,13 +56,14 @@ static godwit_status run_group(push *p, size_t at, size_t count, const decide_re
     if (status == GODWIT_OK) {
         status = push_writers(p, commit);
     }
-    if (status == GODWIT_OK) {
+    bool undecided = run->c.asks && run->c.asks->waiting > 0; /* a hook has to be asked first */
+    if (status == GODWIT_OK && !undecided) {
         status = store_group_save(run->st, &run->c, &p->author, ops, commit, refusal);
     }
-    if (status == GODWIT_OK && prints) { /* the answers are kept with the keys */
+    if (status == GODWIT_OK && prints && !undecided) { /* the answers are kept with the keys */
         status = store_flush(run->st, refusal);
     }
-    if (status == GODWIT_OK && prints) {
+    if (status == GODWIT_OK && prints && !undecided) {
         status = push_keep_keys(p, at, count, prints, commit);
     }
     for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
@@ -304,9 +309,8 @@ static godwit_status run_push(scope_run *run, service_job *job) {
                               .now_ms = run->now_ms};
     p.answers = ARENA_ARRAY(run->a, op_answer, state->push.op_count);
     godwit_status status =
-        p.answers
-            ? upcast_push(&run->s->upcaster, &run->reg->schema, &job->memory, &state->push)
-            : GODWIT_NOMEM;
+        p.answers ? upcast_push(&run->s->upcaster, &run->reg->schema, &job->memory, &state->push)
+                  : GODWIT_NOMEM;
     if (status == GODWIT_OK && state->push.stream) {
         status = push_load_stream(&p, &refused);
     } else if (status == GODWIT_OK) {
@@ -315,6 +319,11 @@ static godwit_status run_push(scope_run *run, service_job *job) {
     if (status != GODWIT_OK || refused) {
         return status;
     }
+    ask_list *asks = &state->hooks.asks;
+    run->c.asks = run->s->hooks ? asks : NULL;
+    asks->waiting = 0;
+    asks->at = 0;
+    asks->closed = state->hooks.rounds >= HOOK_ROUNDS;
     if (p.first_new < state->push.op_count) {
         status = push_load_salts(&p);
         if (status == GODWIT_OK) {
@@ -326,6 +335,11 @@ static godwit_status run_push(scope_run *run, service_job *job) {
         if (status == GODWIT_OK) {
             status = run_groups(&p);
         }
+    }
+    if (status == GODWIT_OK && asks->waiting > 0) {
+        state->hooks.rounds++;
+        job->wants_hook = true;
+        return GODWIT_CANCELLED;
     }
     if (status == GODWIT_OK && p.stream) {
         status = save_stream(&p);
@@ -398,7 +412,8 @@ static int64_t took(service *s, stats_step step, int64_t since_us) {
     return now_us;
 }
 
-/* One transaction over `jobs`. Each has its answer afterwards, unless it fails. */
+/* One transaction over `jobs`. Each has its answer afterwards, unless it fails. CANCELLED: one of
+ * them wants a hook. */
 static godwit_status run_batch(service *s, service_job **jobs, size_t count,
                                service_commit_fn on_commit, void *context) {
     arena_reset(&s->batch);
@@ -429,7 +444,7 @@ static godwit_status run_batch(service *s, service_job **jobs, size_t count,
     }
     if (status != GODWIT_OK) {
         store_rollback(s->store);
-        atomic_fetch_add(&s->stats.failures, 1);
+        atomic_fetch_add(&s->stats.failures, status != GODWIT_CANCELLED);
         return status;
     }
     stats_tally_count(&s->stats);
@@ -451,22 +466,37 @@ static void forget_answer(service_job *job) {
     job->retry_after_s = -1;
 }
 
-static void run_or_fail(service *s, service_job **jobs, size_t count, service_commit_fn on_commit,
-                        void *context) {
-    godwit_status status = run_batch(s, jobs, count, on_commit, context);
-    if (status == GODWIT_OK) {
-        return;
-    }
+/* Those that want a hook leave the batch; the others start again. */
+static size_t set_aside(service_job **jobs, size_t count) {
+    size_t left = 0;
     for (size_t i = 0; i < count; i++) {
         forget_answer(jobs[i]);
+        if (!jobs[i]->wants_hook) {
+            jobs[left++] = jobs[i];
+        }
     }
+    return left;
+}
+
+static void run_or_fail(service *s, service_job **jobs, size_t count, service_commit_fn on_commit,
+                        void *context) {
+    godwit_status status;
+    size_t tried;
+    do {
+        status = run_batch(s, jobs, count, on_commit, context);
+        if (status == GODWIT_OK) {
+            return;
+        }
+        tried = count;
+        count = set_aside(jobs, count);
+    } while (count > 0 && count < tried);
     for (size_t i = 0; i < count; i++) {
         godwit_status alone = count > 1 ? run_batch(s, &jobs[i], 1, on_commit, context) : status;
         if (alone == GODWIT_EXISTS) {
             service_problem(jobs[i], 400, "invalid-request",
                             "two operations of an atomic request have the same idempotencyKey",
                             NULL);
-        } else if (alone != GODWIT_OK) {
+        } else if (alone != GODWIT_OK && !jobs[i]->wants_hook) {
             service_fail(jobs[i], alone);
         }
     }

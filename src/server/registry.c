@@ -43,7 +43,8 @@ static bool find_column(const registry_settings *s, slice name, int *out) {
     return *out >= 0 || registry_refuse(s, "there is no column", name);
 }
 
-static bool parse_policy(slice name, merge_policy *out) {
+/* rule: NAME of custom:NAME. */
+static bool parse_policy(slice name, merge_policy *out, slice *rule) {
     static const struct {
         const char *name;
         merge_policy policy;
@@ -55,7 +56,14 @@ static bool parse_policy(slice name, merge_policy *out) {
                     {"min", POLICY_MIN},
                     {"counter", POLICY_COUNTER},
                     {"set", POLICY_SET},
-                    {"hold_group", POLICY_HOLD}};
+                    {"hold_group", POLICY_HOLD},
+                    {"custom", POLICY_CUSTOM}};
+    *rule = (slice){0};
+    if (name.len > 7 && memcmp(name.ptr, "custom:", 7) == 0) {
+        *rule = (slice){name.ptr + 7, name.len - 7};
+        *out = POLICY_CUSTOM;
+        return id_name_valid(*rule);
+    }
     for (size_t i = 0; i < COUNT_OF(policies); i++) {
         if (slice_is(name, policies[i].name)) {
             *out = policies[i].policy;
@@ -91,11 +99,13 @@ static bool set_scope_column(registry_settings *s, slice v) {
 
 static bool set_policy(registry_settings *s, slice v) {
     merge_policy policy;
-    if (!parse_policy(v, &policy)) {
+    slice rule;
+    if (!parse_policy(v, &policy, &rule)) {
         return registry_refuse(s, "no such policy", v);
     }
     for (size_t i = 0; i < s->table->column_count; i++) {
         s->table->columns[i].policy = policy;
+        s->table->columns[i].rule = rule;
     }
     return true;
 }
@@ -103,13 +113,15 @@ static bool set_policy(registry_settings *s, slice v) {
 static bool set_column_policy(registry_settings *s, slice column, slice v) {
     int index;
     merge_policy policy;
+    slice rule;
     if (!find_column(s, column, &index)) {
         return false;
     }
-    if (!parse_policy(v, &policy)) {
+    if (!parse_policy(v, &policy, &rule)) {
         return registry_refuse(s, "no such policy", v);
     }
     s->table->columns[index].policy = policy;
+    s->table->columns[index].rule = rule;
     return true;
 }
 
@@ -132,11 +144,19 @@ static bool set_groups(registry_settings *s, slice v) {
     return true;
 }
 
-static bool set_row_atomic(registry_settings *s, slice v) {
+static bool set_flag(registry_settings *s, slice v, const char *refusal, bool *out) {
     bool yes = slice_is(v, "yes") || slice_is(v, "true") || slice_is(v, "1");
     bool no = slice_is(v, "no") || slice_is(v, "false") || slice_is(v, "0");
-    s->table->row_atomic = yes;
-    return yes || no || registry_refuse(s, "row_atomic is yes or no, not", v);
+    *out = yes;
+    return yes || no || registry_refuse(s, refusal, v);
+}
+
+static bool set_row_atomic(registry_settings *s, slice v) {
+    return set_flag(s, v, "row_atomic is yes or no, not", &s->table->row_atomic);
+}
+
+static bool set_validate(registry_settings *s, slice v) {
+    return set_flag(s, v, "validate is yes or no, not", &s->table->validate);
 }
 
 static bool set_delete(registry_settings *s, slice v) {
@@ -223,6 +243,7 @@ static bool apply(registry_settings *s, slice key, slice v) {
                  {"policy", set_policy},
                  {"groups", set_groups},
                  {"row_atomic", set_row_atomic},
+                 {"validate", set_validate},
                  {"on_conflicting_delete", set_delete},
                  {"initial", set_initial}};
     schema_table *t = s->table;

@@ -10,6 +10,8 @@
  *   columns = id, title, lat, lng      only these are synced; default: all
  *   policy = lww                       for all columns: lww server_wins client_wins manual max min
  *   policy.title = manual              for one column
+ *   policy.note = custom:lines         a hook decides, by its rule "lines" (godwit/hook.h)
+ *   validate = yes                     a hook sees the table's operations first
  *   groups = lat+lng, starts+ends      columns decided as one unit
  *   row_atomic = yes                   the whole row is one unit
  *   on_conflicting_delete = edit_wins  or delete_wins
@@ -43,6 +45,8 @@ typedef struct registry {
 
 /* path NULL gives an empty configuration. message: at least 512 bytes. */
 godwit_status registry_config_load(const char *path, registry_config **out, char *message) MUST_USE;
+/* What the tables want of hooks. */
+void registry_config_hooks(const registry_config *config, bool *validate, bool *resolve);
 void registry_config_free(registry_config *config);
 /* complete: sections for tables that are not there are refused; with --dev they wait. */
 /* Columns of the store that have a former name of the configuration get the present one. */

@@ -82,6 +82,16 @@ godwit_status registry_config_load(const char *path, registry_config **out, char
     return GODWIT_OK;
 }
 
+void registry_config_hooks(const registry_config *config, bool *validate, bool *resolve) {
+    for (size_t i = 0; i < config->count; i++) {
+        const config_line *line = &config->lines[i];
+        bool policy = line->key.len >= 6 && memcmp(line->key.ptr, "policy", 6) == 0;
+        *validate = *validate || slice_is(line->key, "validate");
+        *resolve = *resolve ||
+                   (policy && line->value.len >= 6 && memcmp(line->value.ptr, "custom", 6) == 0);
+    }
+}
+
 void registry_config_free(registry_config *config) {
     if (config) {
         arena_deinit(&config->memory);

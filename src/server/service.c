@@ -51,6 +51,36 @@ godwit_status service_reload(service *s, char *message) {
     return GODWIT_OK;
 }
 
+/* A library is loaded once before anything starts, and has what the tables want of it. */
+static godwit_status check_hooks(service *s, char *message) {
+    bool validate = false, resolve = false;
+    hook_worker *worker = NULL;
+    registry_config_hooks(s->config, &validate, &resolve);
+    if (!s->hooks) {
+        if (validate || resolve) {
+            snprintf(message, 512,
+                     "%s needs a library of hooks: name it in [server] as hooks = PATH",
+                     validate ? "validate = yes" : "policy custom");
+            return GODWIT_INVALID;
+        }
+        return GODWIT_OK;
+    }
+    godwit_status status = hook_worker_open(s->hooks, &worker, message);
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    s->hooks_validate = hook_worker_validates(worker);
+    if ((validate && !hook_worker_validates(worker)) ||
+        (resolve && !hook_worker_resolves(worker))) {
+        snprintf(message, 512, "the hooks %.300s have no %s function, which a table needs",
+                 s->hooks->library,
+                 validate && !hook_worker_validates(worker) ? "validate" : "resolve");
+        status = GODWIT_INVALID;
+    }
+    hook_worker_close(worker);
+    return status;
+}
+
 godwit_status service_open(const service_options *options, service **out, char *message) {
     *out = NULL;
     service *s = calloc(1, sizeof *s);
@@ -59,6 +89,7 @@ godwit_status service_open(const service_options *options, service **out, char *
         return GODWIT_NOMEM;
     }
     s->dev = options->dev;
+    s->hooks = options->hooks;
     s->now_ms = options->now_ms;
     s->context = options->context;
     s->retain = options->retain ? *options->retain : retain_default;
@@ -69,6 +100,9 @@ godwit_status service_open(const service_options *options, service **out, char *
         return GODWIT_NOMEM;
     }
     godwit_status status = registry_config_load(options->config_tables, &s->config, message);
+    if (status == GODWIT_OK) {
+        status = check_hooks(s, message);
+    }
     if (status == GODWIT_OK) {
         status = store_open(options->store, &s->store, message);
     }

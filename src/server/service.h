@@ -3,7 +3,9 @@
  *
  *   loop thread: parse HTTP, authenticate -> job
  *   pool thread: service_prepare   parse and check the body (CPU only)
+ *   hook thread: service_ask       only where hooks are configured: what they say about the operations
  *   writer thread: service_write   all waiting jobs that write, combined into one transaction per scope
+ *   (a conflict of which a hook has to be asked first leaves the writer, and comes back with the answer)
  *   pool thread: service_read      pull, snapshot, lists; each pool thread has its own reader
  *   loop thread: send the answer, or park it (long poll) until the scope moves
  *
@@ -13,6 +15,7 @@
 
 #include "core/retain.h"
 #include "core/wire.h"
+#include "server/hooks.h"
 
 typedef struct {
     slice user;             /* sub */
@@ -53,6 +56,7 @@ typedef struct service_job {
 
     /* out */
     bool wants_write, wants_read;  /* after service_prepare: which stages follow */
+    bool wants_hook;               /* service_ask goes before service_write */
     int status;                    /* HTTP status; 0 = not answered yet */
     const char *content_type;      /* "application/json" or "application/problem+json" */
     bytes answer;
@@ -72,12 +76,14 @@ typedef struct service_job {
 
 typedef struct service service;
 typedef struct service_reader service_reader;
+typedef struct service_asker service_asker;
 
 typedef struct {
     const char *store;           /* a folder (store.db inside; created 0700), or postgres://.. */
     const char *schema_file;     /* NULL = none */
     const char *config_tables;   /* path of a configuration file whose [table NAME] sections apply; NULL */
     bool dev;                    /* adopt what devices declare */
+    const hook_options *hooks;   /* borrowed; NULL = none */
     const retain_policy *retain; /* how long what is kept; NULL = retain_default */
     int64_t (*now_ms)(void *context); /* NULL = the system's clock */
     void *context;
@@ -90,10 +96,19 @@ void service_job_init(service_job *job, service_verb verb);
 void service_job_deinit(service_job *job); /* frees memory, answer */
 
 void service_prepare(service *s, service_job *job);
-/* jobs[0..count): all with wants_write. Each gets its answer, or keeps wants_read for the next stage. A
+/* jobs[0..count): all with wants_write. Each gets its answer, or keeps wants_read for the next stage, or
+ * has wants_hook: nothing of it was written, it goes through service_ask and comes again. A
  * scope whose head moved is reported through on_commit after the database commit (may be NULL). */
 typedef void (*service_commit_fn)(void *context, slice scope, int64_t head);
 void service_write(service *s, service_job **jobs, size_t count, service_commit_fn on_commit, void *context);
+/* Whether there may be jobs with wants_hook. */
+bool service_has_hooks(const service *s);
+/* One per thread that calls service_ask. It owns a process of hooks, made when it is needed. */
+godwit_status service_asker_open(service *s, service_asker **out) MUST_USE;
+void service_asker_close(service_asker *k);
+/* Asks until all is answered (wants_hook is false then), the job has had its turn, or a hook has failed:
+ * with wants_hook it comes again, after others. May answer the job instead (503). Blocks. */
+void service_ask(service *s, service_asker *k, service_job *job);
 godwit_status service_reader_open(service *s, service_reader **out) MUST_USE;
 void service_reader_close(service_reader *r);
 void service_read(service *s, service_reader *r, service_job *job);

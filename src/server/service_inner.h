@@ -11,6 +11,7 @@
  *   reconcile.c     which operations of a replica are known
  *   lists.c         conflicts
  *   audit.c         history of a row, fate of an operation
+ *   ask.c           what hooks say about operations and conflicts
  *   upcast.c        operations of older schemas
  *   fleet.c         readiness, devices' queues
  *   seen.c          devices that only read
@@ -44,6 +45,8 @@ struct service {
     void *context;
     arena batch; /* of one transaction */
     upcaster *upcaster; /* the writer's; NULL until an operation needs it */
+    const hook_options *hooks; /* NULL = none */
+    bool hooks_validate;
     stats stats;
     _Atomic int unready; /* the godwit_status that keeps it from writing; GODWIT_OK = it can */
     stats_fleet fleet;   /* of the walk that is under way, which has come to this device: */
@@ -71,6 +74,23 @@ typedef struct {
     bool wait;
 } pull_query;
 
+/* What a hook has said about one operation. */
+typedef enum { RULED_NOT, RULED_WAITING, RULED_GOOD, RULED_REFUSED, RULED_FAILED } ruling_state;
+typedef struct {
+    ruling_state state;
+    slice reason;
+} ruling;
+
+/* What a push wants of hooks. */
+typedef struct {
+    ruling *rulings; /* [op_count]; NULL = no operation is validated */
+    size_t next;     /* operations before it are ruled */
+    ask_list asks;   /* conflicts */
+    int rounds;      /* how often it was decided */
+    int tries;       /* failures of the question that is next */
+    int failures;    /* of all */
+} job_hooks;
+
 /* service_job.state */
 typedef struct {
     slice scope; /* the effective one */
@@ -78,6 +98,7 @@ typedef struct {
     pull_query pull;
     register_request reg;
     reconcile_request reconcile;
+    job_hooks hooks;
     schema declared;  /* of a registration; table_count 0 = none */
     int64_t sequence; /* of an audit of one operation */
 } job_state;
@@ -98,6 +119,10 @@ void service_done(service_job *job);
  * the present one, once; *maker is made when it is needed. What can't be translated says so. */
 godwit_status upcast_push(upcaster **maker, const schema *present, arena *a,
                           push_request *request) MUST_USE;
+/* ask.c, pool thread: which operations of a push hooks have to see. */
+void ask_prepare(service *s, service_job *job);
+/* What they found wrong with one of the operations at..at+count. */
+bool ask_refuses(const job_state *state, size_t at, size_t count, decide_refusal *out);
 void upcaster_free(upcaster *maker);
 int64_t service_mono_us(void);
 

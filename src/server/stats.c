@@ -95,6 +95,10 @@ void stats_step_took(stats *s, stats_step step, int64_t micros) {
     prom_observe(&s->steps[step], &prom_seconds, micros);
 }
 
+void stats_hook(stats *s, bool answered) {
+    add(&s->hooks[answered], 1);
+}
+
 /* ---- Devices ---- */
 
 static size_t below(const int64_t *bounds, size_t count, int64_t value) {
@@ -182,6 +186,11 @@ static void write_store(const stats *s, bytes *b) {
         prom_histogram_write(b, "godwit_store_seconds", "step", step_names[i], &s->steps[i],
                              &prom_seconds);
     }
+    prom_heading(b, "godwit_hook_questions_total", "counter", "Questions put to hooks.");
+    bytes_printf(b, "godwit_hook_questions_total{outcome=\"answered\"} %lld\n",
+                 (long long)load(&s->hooks[true]));
+    bytes_printf(b, "godwit_hook_questions_total{outcome=\"failed\"} %lld\n",
+                 (long long)load(&s->hooks[false]));
     prom_single(b, "godwit_store_failures_total", "counter",
                 "Write transactions that were undone as a whole.", load(&s->failures));
 }

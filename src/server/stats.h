@@ -42,6 +42,7 @@ typedef struct {
     _Atomic uint64_t resolved;
     prom_histogram groups, decided; /* per database transaction */
     prom_histogram steps[STEP_COUNT];
+    _Atomic uint64_t hooks[2]; /* questions: failed, answered */
     _Atomic uint64_t failures; /* transactions that were undone */
     stats_tally tally;         /* the writer's */
     _Atomic int64_t fleet[sizeof(stats_fleet) / sizeof(int64_t)];
@@ -54,6 +55,9 @@ void stats_tally_conflict(stats *s, slice kind, bool open);
 /* The transaction is committed. */
 void stats_tally_count(stats *s);
 void stats_step_took(stats *s, stats_step step, int64_t micros);
+
+/* A hook was asked. Any thread. */
+void stats_hook(stats *s, bool answered);
 
 /* Adds one device to a walk; now_ms and seen_ms by the same clock. */
 void stats_fleet_add(stats_fleet *f, int64_t pending, int64_t failed, int64_t oldest_ms,
