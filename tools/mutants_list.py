@@ -104,7 +104,7 @@ MUTANTS = [
      "old": "            if (!ours) {\n", "new": "            if (!ours && policy == NULL) {\n",
      "tests": ["test_hooks.py::test_the_next_edit_does_not_undo_a_merge_it_had_not_seen"]},
     {"guarantee": 6, "name": "a rule that fails is asked for ever", "file": "src/server/ask.c",
-     "old": "if (++h->tries < 2) {", "new": "if (++h->tries < 1000000) {",
+     "old": "if (h->failures >= HOOK_FAILURES_MAX) {", "new": "if (h->failures >= 1000000) {",
      "tests": ["test_hooks.py::test_a_broken_rule_costs_a_push_a_bounded_time"]},
     {"guarantee": 2, "name": "what a rule refused is applied", "file": "src/server/push.c",
      "old": "if (!forced && ask_refuses(", "new": "if (!forced && at > 1000000 && ask_refuses(",
