@@ -4,8 +4,6 @@ with -DGODWIT_BUG_<NAME>. `what`: the rule that is broken. `by`: checker = whoev
 BUGS = [
     {"name": "storesync", "by": "checker", "what": "the server's commits are not synced",
      "file": "src/server/store_sqlite.c", "old": "PRAGMA synchronous = FULL;", "new": "PRAGMA synchronous = NORMAL;"},
-    {"name": "clientsync", "by": "checker", "what": "the device's commits are not synced",
-     "file": "src/client/durable.c", "old": '"PRAGMA main.synchronous=FULL"', "new": '"PRAGMA main.synchronous=NORMAL"'},
     {"name": "lookbeforesync", "by": "checker", "what": "a server shows what a killed predecessor had not synced",
      "file": "src/server/store_sqlite.c", "old": "status = make_durable(&st->d);", "new": "status = GODWIT_OK;"},
     {"name": "oldpage", "by": "checker", "what": "a page of another position is applied",
