@@ -242,7 +242,9 @@ void pg_drop_pending(store *st) {
     st->group_count = 0;
     st->change_count = 0;
     st->ref_count = 0;
-    memset(st->barriers, 0, st->barrier_count * sizeof *st->barriers);
+    if (st->barrier_count > 0) {
+        memset(st->barriers, 0, st->barrier_count * sizeof *st->barriers);
+    }
 }
 
 /* ---- texts ---- */

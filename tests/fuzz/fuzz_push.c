@@ -53,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         for (size_t i = 0; i < r.op_count; i++) {
             known = known && r.ops[i].kind != OP_NONE; /* an unknown name is refused one by one */
         }
-        if (r.stream && r.op_count > 0 && known && r.report.len == 0) {
+        if (r.stream && r.op_count > 0 && known && !r.has_report) {
             write_again(&a, r.scope.len ? r.scope : scope, &r, sync);
         }
     } else if (status != GODWIT_NOMEM) {

@@ -202,7 +202,9 @@ static void lose_sector(disk *d, disk_node *n, size_t sector, unsigned choice) {
     if (choice == 1 || !d->garbles) {
         size_t old = sector_bytes(&n->safe, sector);
         memset(to, 0, len);
-        memcpy(to, n->safe.bytes + sector * DISK_SECTOR, old < len ? old : len);
+        if (old > 0) {
+            memcpy(to, n->safe.bytes + sector * DISK_SECTOR, old < len ? old : len);
+        }
         return;
     }
     for (size_t i = 0; i < len; i++) {
