@@ -4,7 +4,6 @@
  * Nothing that travels depends on them. A device that has not been told yet shows the operation's
  * own value until the server's arrives. */
 #include "client/track.h"
-#include "core/limits.h"
 
 #define META_KEY "columnTypes"
 
@@ -43,26 +42,7 @@ static void write_types(bytes *b, const json *tables) {
 }
 
 godwit_status column_types_learn(godwit *g, const json *tables) {
-    slice known = {0};
-    arena a;
-    bytes b;
-    if (!json_is(tables, JSON_ARRAY) || tables->count > TABLES_MAX) {
-        return GODWIT_OK; /* an older server does not say */
-    }
-    arena_init(&a, g->allocator, 0);
-    bytes_init(&b, g->allocator, 0);
-    write_types(&b, tables);
-    godwit_status status = b.failed ? GODWIT_NOMEM : client_meta_text(g, &a, META_KEY, &known);
-    known = known.ptr ? known : SLICE("{}");
-    if (status == GODWIT_OK && !slice_equal(known, bytes_view(&b))) {
-        status = client_meta_set(g, META_KEY, bytes_view(&b));
-        if (status == GODWIT_OK) {
-            status = registry_changed(g);
-        }
-    }
-    bytes_deinit(&b);
-    arena_deinit(&a);
-    return status;
+    return registry_learn(g, META_KEY, tables, write_types);
 }
 
 static bool apply(client_registry *r, client_table *t, const json *types) {

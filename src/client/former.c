@@ -2,7 +2,6 @@
  * one than the table does now, and the table of an application not yet updated an older one than
  * the server. Any name of a column then means the column the table has of it. */
 #include "client/track.h"
-#include "core/limits.h"
 
 #define META_KEY "formerNames"
 
@@ -47,26 +46,7 @@ static void write_names(bytes *b, const json *tables) {
 }
 
 godwit_status former_learn(godwit *g, const json *tables) {
-    slice known = {0};
-    arena a;
-    bytes b;
-    if (!json_is(tables, JSON_ARRAY) || tables->count > TABLES_MAX) {
-        return GODWIT_OK;
-    }
-    arena_init(&a, g->allocator, 0);
-    bytes_init(&b, g->allocator, 0);
-    write_names(&b, tables);
-    godwit_status status = b.failed ? GODWIT_NOMEM : client_meta_text(g, &a, META_KEY, &known);
-    known = known.ptr ? known : SLICE("{}");
-    if (status == GODWIT_OK && !slice_equal(known, bytes_view(&b))) {
-        status = client_meta_set(g, META_KEY, bytes_view(&b));
-        if (status == GODWIT_OK) {
-            status = registry_changed(g);
-        }
-    }
-    bytes_deinit(&b);
-    arena_deinit(&a);
-    return status;
+    return registry_learn(g, META_KEY, tables, write_names);
 }
 
 /* The column the table has among these names, the newest first; the others become its former ones.

@@ -4,6 +4,7 @@
  * When the schema's cookie has moved, the triggers are compared with what they should be and put
  * back: an application's migration may have dropped, rebuilt or widened a table. */
 #include "client/track.h"
+#include "core/limits.h"
 
 const client_table *client_table_by_number(const godwit *g, int64_t tbl) {
     for (size_t i = 0; i < g->registry.count; i++) {
@@ -166,6 +167,30 @@ godwit_status registry_changed(godwit *g) {
                                   " ON CONFLICT(k) DO UPDATE SET v = v + 1",
                                   "");
     return status == GODWIT_OK ? registry_load(g) : status;
+}
+
+godwit_status registry_learn(godwit *g, const char *key, const json *tables,
+                             void (*write)(bytes *b, const json *tables)) {
+    slice known = {0};
+    arena a;
+    bytes b;
+    if (!json_is(tables, JSON_ARRAY) || tables->count > TABLES_MAX) {
+        return GODWIT_OK;
+    }
+    arena_init(&a, g->allocator, 0);
+    bytes_init(&b, g->allocator, 0);
+    write(&b, tables);
+    godwit_status status = b.failed ? GODWIT_NOMEM : client_meta_text(g, &a, key, &known);
+    known = known.ptr ? known : SLICE("{}");
+    if (status == GODWIT_OK && !slice_equal(known, bytes_view(&b))) {
+        status = client_meta_set(g, key, bytes_view(&b));
+        if (status == GODWIT_OK) {
+            status = registry_changed(g);
+        }
+    }
+    bytes_deinit(&b);
+    arena_deinit(&a);
+    return status;
 }
 
 godwit_status registry_version_taken(godwit *g) {

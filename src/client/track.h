@@ -93,6 +93,11 @@ godwit_status registry_version_taken(godwit *g) MUST_USE;
 godwit_status registry_load(godwit *g) MUST_USE;
 /* Marks the registry changed (for other connections) and loads it anew. */
 godwit_status registry_changed(godwit *g) MUST_USE;
+/* Remembers under the meta key what `write` makes of the tables of a registration's answer;
+ * a change renews the registry. A list that is none or too long is left alone: an older server
+ * does not say. */
+godwit_status registry_learn(godwit *g, const char *key, const json *tables,
+                             void (*write)(bytes *b, const json *tables)) MUST_USE;
 const client_table *registry_by_name(const godwit *g, slice name);
 /* track.c: brings spec, log and triggers of a table in line with the table as it is now. *found
  * false: the table is gone, nothing is changed. Inside a transaction of the caller. */

@@ -22,6 +22,7 @@
 
 #include "core/limits.h"
 #include "server/store_verbs.h"
+#include "server/stored.h"
 
 #define PG_VERB(result, name, parameters, from, arguments) result pg_##name parameters;
 #define PG_VOID(name, parameters, from, arguments)         void pg_##name parameters;

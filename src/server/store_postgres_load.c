@@ -152,58 +152,6 @@ godwit_status pg_salts_load(store *st, slice scope, const int64_t *seqs, size_t 
 
 /* ---- working rows ---- */
 
-/* {"title":[ver,at_ms,device,seq],"tags":[ver,at_ms,device,seq,{..}],..} */
-static godwit_status parse_meta(arena *a, slice text, const schema_table *t, merge_meta *out) {
-    const json *root = NULL;
-    if (text.len == 0) {
-        return GODWIT_OK;
-    }
-    godwit_status status = json_parse(a, text, &root, NULL);
-    if (status != GODWIT_OK || !json_is(root, JSON_OBJECT)) {
-        return status == GODWIT_NOMEM ? status : GODWIT_CORRUPT;
-    }
-    const json *key = json_first(root);
-    for (uint32_t i = 0; i < root->count; i++) {
-        const json *entry = key + 1;
-        int column = schema_column_index(t, key->u.s);
-        key = json_after(entry);
-        if (column < 0) {
-            continue; /* no longer synced */
-        }
-        bool sound = json_is(entry, JSON_ARRAY) && (entry->count == 4 || entry->count == 5);
-        const json *item = sound ? json_first(entry) : NULL;
-        merge_meta *meta = &out[column];
-        if (!item || !json_int(item, &meta->ver) || !json_int(item + 1, &meta->at_ms) ||
-            !json_text(item + 2, &meta->device) || !json_int(item + 3, &meta->seq)) {
-            return GODWIT_CORRUPT;
-        }
-        meta->tags = entry->count == 5 ? (item + 4)->u.s : (slice){0};
-    }
-    return GODWIT_OK;
-}
-
-/* The last image of a deleted row. */
-static godwit_status parse_image(arena *a, slice text, const schema_table *t, value *out) {
-    const json *root = NULL;
-    if (text.len == 0) {
-        return GODWIT_OK;
-    }
-    godwit_status status = json_parse(a, text, &root, NULL);
-    if (status != GODWIT_OK || !json_is(root, JSON_OBJECT)) {
-        return status == GODWIT_NOMEM ? status : GODWIT_CORRUPT;
-    }
-    const json *key = json_first(root);
-    for (uint32_t i = 0; status == GODWIT_OK && i < root->count; i++) {
-        const json *node = key + 1;
-        int column = schema_column_index(t, key->u.s);
-        key = json_after(node);
-        if (column >= 0) {
-            status = value_from_json(a, node, &out[column]);
-        }
-    }
-    return status == GODWIT_INVALID ? GODWIT_CORRUPT : status;
-}
-
 #define ROWS_SQL                                                                                   \
     "SELECT k.n, r.ver, r.gen, r.created_ver, r.created_at, r.created_seq, r.del_ver,"             \
     " r.del_device, r.vclock, r.col_meta, r.last_image, c.device_id"                               \
@@ -240,11 +188,11 @@ static godwit_status read_row(decide_context *c, const PGresult *r, int i, decid
         row->clock.floor = m->created_ver;
     }
     if (status == GODWIT_OK) {
-        status = parse_meta(a, meta, row->table, m->meta);
+        status = stored_meta_read(a, meta, row->table, m->meta);
     }
     if (status == GODWIT_OK && m->deleted) {
         row->typed = row->table->deleted_column >= 0;
-        return parse_image(a, image, row->table, m->values);
+        return stored_image_read(a, image, row->table, m->values);
     }
     return status;
 }

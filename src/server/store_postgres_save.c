@@ -283,20 +283,7 @@ static slice meta_json(store *st, arena *a, const decide_row *row) {
             continue;
         }
         bytes_char(b, b->len ? ',' : '{');
-        bytes_slice(b, info->columns[i].json_key);
-        bytes_char(b, '[');
-        bytes_int(b, m->ver);
-        bytes_char(b, ',');
-        bytes_int(b, m->at_ms);
-        bytes_char(b, ',');
-        json_write_text(b, m->device);
-        bytes_char(b, ',');
-        bytes_int(b, m->seq);
-        if (m->tags.len) {
-            bytes_char(b, ',');
-            bytes_slice(b, m->tags);
-        }
-        bytes_char(b, ']');
+        stored_meta_write(b, info->columns[i].json_key, m);
     }
     if (b->len == 0 && !b->failed) {
         return (slice){0};

@@ -304,20 +304,7 @@ static bool build_name(arena *a, bytes *b, const PGresult *r, pg_table *info) {
 
 static const char *detail_text(arena *a, bytes *b, const pg_fk *f) {
     bytes_clear(b);
-    bytes_slice(b, f->child->name);
-    bytes_char(b, '(');
-    for (size_t i = 0; i < f->fk->count; i++) {
-        bytes_text(b, i ? ", " : "");
-        bytes_slice(b, f->child->columns[f->fk->columns[i]].name);
-    }
-    bytes_text(b, ") refers to ");
-    bytes_slice(b, f->fk->table);
-    bytes_char(b, '(');
-    for (size_t i = 0; i < f->fk->count; i++) {
-        bytes_text(b, i ? ", " : "");
-        bytes_slice(b, f->fk->ref_columns[i]);
-    }
-    bytes_char(b, ')');
+    stored_reference_write(b, f->child, f->fk);
     return text_of(a, b);
 }
 

@@ -17,6 +17,7 @@
 #include "core/limits.h"
 #include "db/db.h"
 #include "server/store_verbs.h"
+#include "server/stored.h"
 
 #define LITE_VERB(result, name, parameters, from, arguments) result lite_##name parameters;
 #define LITE_VOID(name, parameters, from, arguments)         void lite_##name parameters;

@@ -242,60 +242,6 @@ static godwit_status created_device(store *st, arena *a, slice scope, int64_t co
     return status;
 }
 
-/* {"title":[ver,at_ms,device,seq],"tags":[ver,at_ms,device,seq,{..}],..} */
-static godwit_status parse_meta(arena *a, slice text, const schema_table *t, merge_meta *out) {
-    const json *root = NULL;
-    if (text.len == 0) {
-        return GODWIT_OK;
-    }
-    godwit_status status = json_parse(a, text, &root, NULL);
-    if (status != GODWIT_OK || !json_is(root, JSON_OBJECT)) {
-        return status == GODWIT_NOMEM ? status : GODWIT_CORRUPT;
-    }
-    const json *key = json_first(root);
-    for (uint32_t i = 0; i < root->count; i++) {
-        const json *entry = key + 1;
-        int column = schema_column_index(t, key->u.s);
-        key = json_after(entry);
-        if (column < 0) {
-            continue; /* no longer synced */
-        }
-        if (!json_is(entry, JSON_ARRAY) || entry->count < 4 || entry->count > 5) {
-            return GODWIT_CORRUPT;
-        }
-        const json *item = json_first(entry);
-        merge_meta *meta = &out[column];
-        if (!json_int(item, &meta->ver) || !json_int(item + 1, &meta->at_ms) ||
-            !json_text(item + 2, &meta->device) || !json_int(item + 3, &meta->seq)) {
-            return GODWIT_CORRUPT;
-        }
-        meta->tags = entry->count == 5 ? (item + 4)->u.s : (slice){0};
-    }
-    return GODWIT_OK;
-}
-
-/* The last image of a deleted row, as row_json of the save side wrote it. */
-static godwit_status parse_image(arena *a, slice text, const schema_table *t, value *out) {
-    const json *root = NULL;
-    if (text.len == 0) {
-        return GODWIT_OK;
-    }
-    godwit_status status = json_parse(a, text, &root, NULL);
-    if (status != GODWIT_OK || !json_is(root, JSON_OBJECT)) {
-        return status == GODWIT_NOMEM ? status : GODWIT_CORRUPT;
-    }
-    const json *key = json_first(root);
-    for (uint32_t i = 0; status == GODWIT_OK && i < root->count; i++) {
-        const json *node = key + 1;
-        int column = schema_column_index(t, key->u.s);
-        key = json_after(node);
-        if (column >= 0) {
-            status = value_from_json(a, node, &out[column]);
-        }
-    }
-    return status == GODWIT_INVALID ? GODWIT_CORRUPT : status;
-}
-
 /* Reads the typed row into values. *found false when it isn't there. values NULL: only look. */
 static godwit_status load_typed(store *st, decide_context *c, const decide_row *row, value *values,
                                 bool *found) {
@@ -340,11 +286,11 @@ static godwit_status fill_row(store *st, decide_context *c, decide_row *row, sql
         }
     }
     if (status == GODWIT_OK) {
-        status = parse_meta(a, meta, row->table, r->meta);
+        status = stored_meta_read(a, meta, row->table, r->meta);
     }
     if (status == GODWIT_OK && r->deleted) {
         row->typed = row->table->deleted_column >= 0;
-        return parse_image(a, image, row->table, r->values);
+        return stored_image_read(a, image, row->table, r->values);
     }
     return status;
 }

@@ -165,20 +165,7 @@ static slice meta_text(const save *s, const decide_row *row) {
             bytes_char(b, ',');
         }
         first = false;
-        bytes_slice(b, info->columns[i].json_key);
-        bytes_char(b, '[');
-        bytes_int(b, m->ver);
-        bytes_char(b, ',');
-        bytes_int(b, m->at_ms);
-        bytes_char(b, ',');
-        json_write_text(b, m->device);
-        bytes_char(b, ',');
-        bytes_int(b, m->seq);
-        if (m->tags.len) {
-            bytes_char(b, ',');
-            bytes_slice(b, m->tags);
-        }
-        bytes_char(b, ']');
+        stored_meta_write(b, info->columns[i].json_key, m);
     }
     bytes_char(b, '}');
     return text_done(s, b);

@@ -193,20 +193,7 @@ static const char *child_text(arena *a, bytes *b, const fk_info *f) {
 
 static const char *detail_text(arena *a, bytes *b, const fk_info *f) {
     bytes_clear(b);
-    bytes_slice(b, f->child->name);
-    bytes_char(b, '(');
-    for (size_t i = 0; i < f->fk->count; i++) {
-        bytes_text(b, i ? ", " : "");
-        bytes_slice(b, f->child->columns[f->fk->columns[i]].name);
-    }
-    bytes_text(b, ") refers to ");
-    bytes_slice(b, f->fk->table);
-    bytes_char(b, '(');
-    for (size_t i = 0; i < f->fk->count; i++) {
-        bytes_text(b, i ? ", " : "");
-        bytes_slice(b, f->fk->ref_columns[i]);
-    }
-    bytes_char(b, ')');
+    stored_reference_write(b, f->child, f->fk);
     return text_of(a, b);
 }
 
