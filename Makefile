@@ -17,7 +17,11 @@ $(BUILD)/build.ninja: | setup
 		{ cat $(BUILD)/meson-logs/meson-log.txt; exit 1; }
 
 demo: all
+ifeq ($(DB),postgres)
+	@tools/with-postgres sh -c '$(BUILD)/godwit demo --db "$$GODWIT_POSTGRES"'
+else
 	@$(BUILD)/godwit demo
+endif
 
 test: setup
 	@tools/test-all
@@ -39,6 +43,7 @@ clean:
 help:
 	@echo "make          build godwit, godwit.so and libgodwit under $(BUILD)/"
 	@echo "make demo     three devices, one server, everything that can go wrong, in under a minute"
+	@echo "make demo DB=postgres   the same on a PostgreSQL that it starts and stops itself"
 	@echo "make test     static checks, unit, integration and sanitizer builds (about 8 minutes)"
 	@echo "make soak     make test with every mutant, longer kill runs, long fuzzing"
 	@echo "make bench    measure and write bench/RESULTS.md"

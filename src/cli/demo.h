@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "core/bytes.h"
+#include "core/sha256.h"
 #include "db/sqlite.h"
 
 enum { ANA, BEN, CORA, DEMO_DEVICES };
@@ -27,6 +28,7 @@ typedef struct {
     char self[1024]; /* the godwit executable */
     char schema_path[320], data_path[320], store_path[320], out_path[320], log_path[320];
     demo_device devices[DEMO_DEVICES];
+    const char *db; /* postgres://..; NULL: the server's store is an SQLite file */
     int server_port, proxy_port;
     pid_t server, proxy;
     int proxy_control;
@@ -41,7 +43,8 @@ extern const char demo_schema[]; /* pins and forms */
 
 /* ---- demo_world.c: processes. false: why says what happened. ---- */
 
-bool demo_world_begin(demo_world *w) MUST_USE;
+/* db: of an empty PostgreSQL database, borrowed; NULL = SQLite. */
+bool demo_world_begin(demo_world *w, const char *db) MUST_USE;
 /* Ends every process, removes the folder. */
 void demo_world_end(demo_world *w);
 bool demo_server_start(demo_world *w) MUST_USE;
@@ -99,17 +102,29 @@ bool demo_app(demo_world *w, int device, int changes, const char *sql) MUST_USE;
 /* Places of the time-zone table -> pins, every fifth with a form; one transaction. -1 on failure.
  */
 int demo_import_places(demo_world *w, int device);
-/* First column of the first row of a query on the server's store or a device; -1 on failure. */
-int64_t demo_server_int(demo_world *w, const char *sql);
+/* First column of the first row of a query on a device; -1 on failure. */
 int64_t demo_device_int(demo_world *w, int device, const char *sql);
 /* The same as text; "" on failure or without a row. */
 void demo_device_text(demo_world *w, int device, const char *sql, char *out, size_t size);
-void demo_server_text(demo_world *w, const char *sql, char *out, size_t size);
+void demo_file_text(demo_world *w, const char *path, const char *sql, char *out, size_t size);
 
 typedef struct {
     int64_t pins, forms;
     char digest[17]; /* of every value of every row */
 } demo_replica;
+#define DEMO_PINS  "SELECT id, title, description, country, lat, lng FROM pins ORDER BY id"
+#define DEMO_FORMS "SELECT id, pin_id, kind, content FROM forms ORDER BY id"
+bool demo_file_replica(demo_world *w, const char *path, demo_replica *out) MUST_USE;
+/* One value of a digest: its storage class in SQLite's numbers, length and bytes. */
+void demo_digest_value(sha256 *hash, int type, const void *data, int len);
+
+/* ---- demo_store.c: the server's data ---- */
+
+/* With PostgreSQL: makes the tables and has them tracked. */
+bool demo_store_make(demo_world *w) MUST_USE;
+/* As of a device, on the server's store. */
+int64_t demo_server_int(demo_world *w, const char *sql);
+void demo_server_text(demo_world *w, const char *sql, char *out, size_t size);
 /* device -1: the server's typed tables. */
 bool demo_replica_of(demo_world *w, int device, demo_replica *out) MUST_USE;
 

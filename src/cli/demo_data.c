@@ -191,7 +191,7 @@ static sqlite3 *look(demo_world *w, const char *path) {
     return connection;
 }
 
-static void query_text(demo_world *w, const char *path, const char *sql, char *out, size_t size) {
+void demo_file_text(demo_world *w, const char *path, const char *sql, char *out, size_t size) {
     sqlite3_stmt *stmt = NULL;
     sqlite3 *connection = look(w, path);
     out[0] = '\0';
@@ -207,29 +207,22 @@ static void query_text(demo_world *w, const char *path, const char *sql, char *o
     sqlite3_close(connection);
 }
 
-static int64_t query_int(demo_world *w, const char *path, const char *sql) {
+int64_t demo_device_int(demo_world *w, int device, const char *sql) {
     char text[64];
-    query_text(w, path, sql, text, sizeof text);
+    demo_file_text(w, w->devices[device].path, sql, text, sizeof text);
     return text[0] ? strtoll(text, NULL, 10) : -1;
 }
 
-int64_t demo_server_int(demo_world *w, const char *sql) {
-    return query_int(w, w->store_path, sql);
-}
-
-int64_t demo_device_int(demo_world *w, int device, const char *sql) {
-    return query_int(w, w->devices[device].path, sql);
-}
-
 void demo_device_text(demo_world *w, int device, const char *sql, char *out, size_t size) {
-    query_text(w, w->devices[device].path, sql, out, size);
+    demo_file_text(w, w->devices[device].path, sql, out, size);
 }
 
-void demo_server_text(demo_world *w, const char *sql, char *out, size_t size) {
-    query_text(w, w->store_path, sql, out, size);
+void demo_digest_value(sha256 *hash, int type, const void *data, int len) {
+    sha256_update(hash, &type, sizeof type);
+    sha256_update(hash, &len, sizeof len);
+    sha256_update(hash, data ? data : "", (size_t)len);
 }
 
-/* Storage class, length and bytes of every value, so that no two different tables look alike. */
 static bool add_rows(sqlite3 *connection, const char *sql, sha256 *hash, int64_t *rows) {
     sqlite3_stmt *stmt = NULL;
     int rc = sqlite3_prepare_v2(connection, sql, -1, &stmt, NULL);
@@ -241,9 +234,7 @@ static bool add_rows(sqlite3 *connection, const char *sql, sha256 *hash, int64_t
             const void *text = type == SQLITE_FLOAT ? (const void *)&real
                                                     : (const void *)sqlite3_column_text(stmt, i);
             int len = type == SQLITE_FLOAT ? (int)sizeof real : sqlite3_column_bytes(stmt, i);
-            sha256_update(hash, &type, sizeof type);
-            sha256_update(hash, &len, sizeof len);
-            sha256_update(hash, text ? text : "", (size_t)len);
+            demo_digest_value(hash, type, text, len);
         }
         *rows += rc == SQLITE_ROW;
     }
@@ -251,21 +242,17 @@ static bool add_rows(sqlite3 *connection, const char *sql, sha256 *hash, int64_t
     return rc == SQLITE_DONE;
 }
 
-bool demo_replica_of(demo_world *w, int device, demo_replica *out) {
+bool demo_file_replica(demo_world *w, const char *path, demo_replica *out) {
     uint8_t digest[SHA256_BYTES];
     sha256 hash;
-    const char *path = device < 0 ? w->store_path : w->devices[device].path;
     sqlite3 *connection = look(w, path);
     *out = (demo_replica){0};
     if (!connection) {
         return false;
     }
     sha256_init(&hash);
-    bool ok = (add_rows(connection,
-                        "SELECT id, title, description, country, lat, lng FROM pins ORDER BY id",
-                        &hash, &out->pins) &&
-               add_rows(connection, "SELECT id, pin_id, kind, content FROM forms ORDER BY id",
-                        &hash, &out->forms)) ||
+    bool ok = (add_rows(connection, DEMO_PINS, &hash, &out->pins) &&
+               add_rows(connection, DEMO_FORMS, &hash, &out->forms)) ||
               sql_failed(w, connection, path);
     sha256_final(&hash, digest);
     id_hex_encode(digest, 8, out->digest);

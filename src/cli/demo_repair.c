@@ -4,7 +4,7 @@
 #include "cli/demo.h"
 
 #define WELL                                                                                       \
-    "SELECT group_concat(p.description || ', ' || f.content) FROM pins AS p JOIN forms AS f ON"    \
+    "SELECT p.description || ', ' || f.content FROM pins AS p JOIN forms AS f ON"                  \
     " f.pin_id = p.id WHERE p.id = 'well-2'"
 
 /* The devices do not enforce foreign keys here, the server does. */

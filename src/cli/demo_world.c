@@ -17,7 +17,7 @@ extern char **environ;
 const char demo_schema[] =
     "CREATE TABLE pins (\n"
     "  id TEXT PRIMARY KEY, title TEXT NOT NULL, description TEXT, country TEXT,\n"
-    "  lat REAL NOT NULL, lng REAL NOT NULL);\n"
+    "  lat DOUBLE PRECISION NOT NULL, lng DOUBLE PRECISION NOT NULL);\n"
     "CREATE TABLE forms (\n"
     "  id TEXT PRIMARY KEY, pin_id TEXT NOT NULL REFERENCES pins(id) ON DELETE CASCADE,\n"
     "  kind TEXT NOT NULL, content TEXT);\n";
@@ -37,11 +37,12 @@ static bool write_file(demo_world *w, const char *path, const char *text, size_t
     return ok || fail(w, path);
 }
 
-bool demo_world_begin(demo_world *w) {
+bool demo_world_begin(demo_world *w, const char *db) {
     static const char *const names[DEMO_DEVICES] = {"Ana", "Ben", "Cora"};
     static const char *const users[DEMO_DEVICES] = {"ana", "ben", "cora"};
     const char *tmp = getenv("TMPDIR");
     memset(w, 0, sizeof *w);
+    w->db = db;
     ssize_t len = readlink("/proc/self/exe", w->self, sizeof w->self - 1);
     if (len <= 0) {
         return fail(w, "/proc/self/exe");
@@ -67,7 +68,8 @@ bool demo_world_begin(demo_world *w) {
         snprintf(d->path, sizeof d->path, "%s/%s.db", dir, users[i]);
         snprintf(d->token_path, sizeof d->token_path, "%s/%s.token", dir, users[i]);
     }
-    return write_file(w, w->schema_path, demo_schema, strlen(demo_schema)) && demo_proxy_start(w);
+    return write_file(w, w->schema_path, demo_schema, strlen(demo_schema)) && demo_proxy_start(w) &&
+           demo_store_make(w);
 }
 
 static void remove_files(const char *dir) {
@@ -185,8 +187,14 @@ bool demo_server_start(demo_world *w) {
     char address[32], out_path[320];
     snprintf(address, sizeof address, "127.0.0.1:%d", w->server_port);
     snprintf(out_path, sizeof out_path, "%s/server.out", w->dir);
-    const char *arguments[] = {"serve",      "--listen", address,        "--data",
-                               w->data_path, "--schema", w->schema_path, NULL};
+    const char *arguments[] = {"serve",
+                               "--listen",
+                               address,
+                               "--data",
+                               w->data_path,
+                               w->db ? "--db" : "--schema",
+                               w->db ? w->db : w->schema_path,
+                               NULL};
     w->server = start(w, out_path, arguments);
     for (int waited_ms = 0; w->server > 0 && waited_ms < DEMO_WAIT_MS; waited_ms += 20) {
         int status = 0;

@@ -494,6 +494,18 @@ verbs="serve token devices backup restore init track untrack sync status queue c
     [ -z "$(ls -A stage)" ]
 }
 
+@test "the demo passes on a PostgreSQL of its own" {
+    [ -x "$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | head -n 1)" ] || skip "no PostgreSQL"
+    run --separate-stderr "$root/tools/with-postgres" sh -c 'godwit demo --db "$GODWIT_POSTGRES"'
+    [ "$status" -eq 0 ]
+    [[ "$output" == *"over PostgreSQL"* ]]
+    [[ "${lines[-1]}" == "30 checks, 0 failed"* ]]
+    # it wants a database it may fill
+    run --separate-stderr godwit demo --db postgres://nobody@127.0.0.1:9/none
+    [ "$status" -eq 1 ]
+    [[ "$output" == *"preparing the database"* ]]
+}
+
 @test "the demo fails when a step can't be carried out, and when it is interrupted" {
     run --separate-stderr env TMPDIR="$PWD/no-such-folder" godwit demo
     [ "$status" -eq 1 ]
