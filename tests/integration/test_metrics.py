@@ -1,10 +1,8 @@
 """What the server tells operators: /metrics under promtool, its numbers against what was done, a fleet's queues
 from the devices' own reports, and /readyz when the disk is full."""
 import os
-import re
 import shutil
 import subprocess
-import time
 
 import pytest
 

@@ -1,6 +1,5 @@
 """Growth is bounded: the server forgets what is old, and a device that was away for longer than that
 keeps its queue, starts from a snapshot and delivers."""
-import sqlite3
 import threading
 
 from harness import cli, settle, wait_until

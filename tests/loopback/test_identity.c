@@ -8,7 +8,8 @@
 
 #include <cmocka.h>
 
-#include "db/sqlite.h"
+#include "../seeds.h"
+#include "loopback/kit.h"
 #include "loopback/loopback.h"
 #include "server/store.h"
 
@@ -28,30 +29,6 @@ static int same_place(void *context, const char *path, uint8_t out[16]) {
     (void)path;
     memset(out, 7, 16);
     return 0;
-}
-
-static void run(godwit *g, const char *sql) {
-    char *message = NULL;
-    if (sqlite3_exec(godwit_connection(g), sql, NULL, NULL, &message) != SQLITE_OK) {
-        fail_msg("%s: %s", sql, message);
-    }
-}
-
-static int64_t number(godwit *g, const char *sql) {
-    sqlite3_stmt *stmt = NULL;
-    if (sqlite3_prepare_v2(godwit_connection(g), sql, -1, &stmt, NULL) != SQLITE_OK ||
-        sqlite3_step(stmt) != SQLITE_ROW) {
-        fail_msg("%s: %s", sql, sqlite3_errmsg(godwit_connection(g)));
-    }
-    int64_t found = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    return found;
-}
-
-static void must(godwit *g, godwit_status status, const char *what) {
-    if (status != GODWIT_OK) {
-        fail_msg("%s: %s: %s", what, godwit_status_name(status), godwit_message(g));
-    }
 }
 
 static void path_of(const world *w, const char *name, int i, char out[400]) {
@@ -558,29 +535,29 @@ static void one_step(world *w, uint32_t *seed, bool *saved, bool *backed_up) {
     }
 }
 
+static void run_seed(uint64_t number) {
+    world w;
+    uint32_t seed = (uint32_t)number;
+    bool saved[3] = {false}, backed_up = false;
+    world_open(&w);
+    w.placed = number % 3 == 0;
+    for (int i = 0; i < 3; i++) {
+        new_device(&w, i);
+    }
+    w.l.lose_answer = some_answers;
+    for (int i = 0; i < 90; i++) {
+        one_step(&w, &seed, saved, &backed_up);
+    }
+    w.l.lose_answer = NULL;
+    print_message("seed %u\n", (unsigned)number);
+    settle_all(&w);
+    check_all(&w);
+    world_close(&w);
+}
+
 static void test_random_histories(void **state) {
     (void)state;
-    const char *only = getenv("GODWIT_SEED");
-    uint32_t first = only ? (uint32_t)atoi(only) : 1, last = only ? first : 12;
-    for (uint32_t s = first; s <= last; s++) {
-        world w;
-        uint32_t seed = s;
-        bool saved[3] = {false}, backed_up = false;
-        world_open(&w);
-        w.placed = s % 3 == 0;
-        for (int i = 0; i < 3; i++) {
-            new_device(&w, i);
-        }
-        w.l.lose_answer = some_answers;
-        for (int i = 0; i < 90; i++) {
-            one_step(&w, &seed, saved, &backed_up);
-        }
-        w.l.lose_answer = NULL;
-        print_message("seed %u\n", s);
-        settle_all(&w);
-        check_all(&w);
-        world_close(&w);
-    }
+    seeds_run(run_seed, 12);
 }
 
 int main(void) {

@@ -8,37 +8,13 @@
 
 #include <cmocka.h>
 
-#include "db/sqlite.h"
+#include "loopback/kit.h"
 #include "loopback/loopback.h"
 
 #define SCHEMA                                                                                     \
     "CREATE TABLE pins(id TEXT PRIMARY KEY, title TEXT, note TEXT, n INTEGER);"                    \
     "CREATE TABLE forms(id TEXT PRIMARY KEY, pin_id TEXT REFERENCES pins(id) ON DELETE CASCADE, "  \
     "body TEXT);"
-
-static void run(godwit *g, const char *sql) {
-    char *message = NULL;
-    if (sqlite3_exec(godwit_connection(g), sql, NULL, NULL, &message) != SQLITE_OK) {
-        fail_msg("%s: %s", sql, message);
-    }
-}
-
-static int64_t number(godwit *g, const char *sql) {
-    sqlite3_stmt *stmt = NULL;
-    if (sqlite3_prepare_v2(godwit_connection(g), sql, -1, &stmt, NULL) != SQLITE_OK ||
-        sqlite3_step(stmt) != SQLITE_ROW) {
-        fail_msg("%s: %s", sql, sqlite3_errmsg(godwit_connection(g)));
-    }
-    int64_t value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    return value;
-}
-
-static void must(godwit *g, godwit_status status, const char *what) {
-    if (status != GODWIT_OK) {
-        fail_msg("%s: %s: %s", what, godwit_status_name(status), godwit_message(g));
-    }
-}
 
 static void path_of(const loopback *l, const char *name, char out[400]) {
     snprintf(out, 400, "%s-%s.db", l->folder, name);

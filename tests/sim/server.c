@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "folder.h"
 #include "server/route.h"
 #include "sim/query.h"
 #include "sim/sim.h"
@@ -23,10 +24,8 @@ static uint64_t disk_random(void *context) {
     return sim_random_next(&((world *)context)->random);
 }
 
-static void write_schema(char path[64], const char *more) {
-    snprintf(path, 64, "/tmp/godwit-sim-XXXXXX");
-    int fd = mkstemp(path);
-    FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
+static void write_schema(char path[300], const char *more) {
+    FILE *file = folder_file(path, 300);
     if (!file || fprintf(file, tables, more) < 0 || fclose(file) != 0) {
         fprintf(stderr, "sim: can't write %s\n", path);
         abort();

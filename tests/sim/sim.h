@@ -90,7 +90,7 @@ typedef struct {
     int64_t down_until;
     int restores, starts;
     bool closing;
-    char schema[2][64]; /* files with the tables, before and after the upgrade */
+    char schema[2][300]; /* files with the tables, before and after the upgrade */
 } server;
 
 typedef struct world {

@@ -7,6 +7,7 @@
  * does.
  *
  * GODWIT_SEEDS: how many seeds (default 8); GODWIT_SEED: only that one. */
+#include "../seeds.h"
 #include "sync_kit.h"
 
 #define CONFIG                                                                                     \
@@ -218,16 +219,7 @@ static void run_seed(uint64_t seed) {
 
 static void counters_are_sums_and_sets_add_wins(void **state) {
     (void)state;
-    const char *one = getenv("GODWIT_SEED");
-    const char *many = getenv("GODWIT_SEEDS");
-    if (one) {
-        run_seed(strtoull(one, NULL, 10));
-        return;
-    }
-    uint64_t count = many ? strtoull(many, NULL, 10) : 8;
-    for (uint64_t seed = 1; seed <= count; seed++) {
-        run_seed(seed);
-    }
+    seeds_run(run_seed, 8);
 }
 
 int main(void) {

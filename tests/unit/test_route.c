@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "../folder.h"
 #include "core/limits.h"
 #include "server/config.h"
 #include "server/gzip.h"
@@ -150,12 +151,10 @@ static const char *some_environment(const char *name) {
 }
 
 static void write_file(char path[300], const char *text) {
-    const char *root = getenv("TMPDIR");
-    snprintf(path, 300, "%s/godwit-config-XXXXXX", root && *root ? root : "/tmp");
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
-    close(fd);
+    FILE *file = folder_file(path, 300);
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
 }
 
 static void flags_over_environment_over_file(void **state) {

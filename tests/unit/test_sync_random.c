@@ -3,6 +3,7 @@
  * operation was decided exactly once.
  *
  * GODWIT_SEEDS: how many seeds (default 12); GODWIT_SEED: only that one. */
+#include "../seeds.h"
 #include "sync_kit.h"
 
 #include "client/count.h"
@@ -196,16 +197,7 @@ static void run_seed(uint64_t seed) {
 
 static void test_random(void **state) {
     (void)state;
-    const char *one = getenv("GODWIT_SEED");
-    const char *many = getenv("GODWIT_SEEDS");
-    if (one) {
-        run_seed(strtoull(one, NULL, 10));
-        return;
-    }
-    uint64_t count = many ? strtoull(many, NULL, 10) : 12;
-    for (uint64_t seed = 1; seed <= count; seed++) {
-        run_seed(seed);
-    }
+    seeds_run(run_seed, 12);
 }
 
 int main(void) {
