@@ -247,15 +247,17 @@ godwit_status apply_open(settle *s, const client_table *t, apply_table **out) {
     }
     table->rank = rank_of(s->g, t, ranks);
     s->tables[at] = table;
-    godwit_status status = table->missing ? GODWIT_OK : prepare_select(s, table);
-    if (status == GODWIT_INVALID) {
+    godwit_status status = t->queue         ? GODWIT_OK
+                           : table->missing ? GODWIT_INVALID
+                                            : prepare_select(s, table);
+    if (status == GODWIT_INVALID) { /* what is passed over is fetched when the table is back */
         char key[TRACK_MISSED_BYTES];
-        client_log(s->g, GODWIT_LOG_WARN, "event=table-missing table=" SLICE_FMT,
-                   SLICE_ARG(t->shape.name));
+        client_log(s->g, GODWIT_LOG_WARN, "event=table-%s table=" SLICE_FMT,
+                   table->missing ? "not-tracked" : "missing", SLICE_ARG(t->shape.name));
         table->missing = true;
         track_missed_key(t, key);
         status = client_meta_set_int(s->g, key, 1);
-    } else if (status == GODWIT_OK && !table->missing) {
+    } else if (status == GODWIT_OK && !t->queue) {
         status = read_fallbacks(s, table);
     }
     *out = status == GODWIT_OK ? table : NULL;

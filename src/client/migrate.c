@@ -178,6 +178,9 @@ static godwit_status end_table(godwit *g, int64_t tbl) {
     char copy[COPY_BYTES + 8];
     snprintf(copy, sizeof copy, "main.%s", name);
     const client_table *now = client_table_by_number(g, tbl);
+    if (status == GODWIT_OK && !found) {
+        status = track_forget_gone(g, now->shape.name, tbl);
+    }
     if (status == GODWIT_OK && found && copied) {
         status = log_differences(g, &a, before, count, now, slice_of(copy));
     }

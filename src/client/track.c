@@ -181,8 +181,8 @@ void track_missed_key(const client_table *t, char out[TRACK_MISSED_BYTES]) {
     snprintf(out, TRACK_MISSED_BYTES, "missed:%lld", (long long)t->tbl);
 }
 
-/* Dropped and made again outside a migration: no trigger is left and no row. Deletes that the
- * application meant would have been captured one by one. */
+/* Dropped and made again outside a migration, or while it was not tracked: no trigger is left and
+ * no row. Deletes that the application meant would have been captured one by one. */
 static godwit_status remade(godwit *g, const client_table *t, bool *out) {
     int64_t gone = 0, rows = 1;
     bytes b;
@@ -194,7 +194,7 @@ static godwit_status remade(godwit *g, const client_table *t, bool *out) {
                " 'trigger' AND tbl_name = ?1 COLLATE NOCASE AND name GLOB 'godwit_*')) AND EXISTS"
                " (SELECT 1 FROM godwit_row WHERE tbl = ?3)",
                "ssi", t->shape.name, slice_of(copy), t->tbl);
-    if (status == GODWIT_OK && gone && t->active) {
+    if (status == GODWIT_OK && gone) {
         bytes_init(&b, g->allocator, 0);
         bytes_text(&b, "SELECT EXISTS (SELECT 1 FROM main.");
         bytes_identifier(&b, t->shape.name);
@@ -228,6 +228,21 @@ static godwit_status fetch_anew(godwit *g, const client_table *t) {
                ? db_exec(&g->db, "UPDATE godwit_cursor SET state = 'bootstrap', boot_token = NULL"
                                  " WHERE state IN ('live', 'staging')")
                : status;
+}
+
+godwit_status track_forget_gone(godwit *g, slice name, int64_t tbl) {
+    char key[TRACK_MISSED_BYTES];
+    client_table t = {.tbl = tbl};
+    godwit_status status =
+        db_run(&g->db,
+               "DELETE FROM godwit_row WHERE tbl = ?1 AND NOT EXISTS (SELECT 1 FROM"
+               " main.sqlite_schema WHERE type = 'table' AND name = ?2 COLLATE NOCASE)",
+               "is", tbl, name);
+    if (status != GODWIT_OK || sqlite3_changes64(g->db.handle) == 0) {
+        return status;
+    }
+    track_missed_key(&t, key);
+    return client_meta_set_int(g, key, 1);
 }
 
 /* Writes the new spec and triggers. `was` is NULL for a table tracked for the first time. */
@@ -537,6 +552,9 @@ godwit_status godwit_untrack(godwit *g, const char *table) {
         return client_leave(g, status);
     }
     status = capture_triggers_drop(g, t->shape.name);
+    if (status == GODWIT_OK) {
+        status = track_forget_gone(g, t->shape.name, tbl);
+    }
     if (status == GODWIT_OK) {
         status = db_run(&g->db, "UPDATE godwit_table SET active = 0 WHERE tbl = ?1", "i", tbl);
     }

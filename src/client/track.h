@@ -102,6 +102,9 @@ const client_table *registry_by_name(const godwit *g, slice name);
 /* track.c: brings spec, log and triggers of a table in line with the table as it is now. *found
  * false: the table is gone, nothing is changed. Inside a transaction of the caller. */
 godwit_status track_renew(godwit *g, const client_table *t, bool *found) MUST_USE;
+/* track.c: if the table is gone, its rows are no longer known: should it come back they are fetched, and
+ * none of them counts as deleted. name borrowed. */
+godwit_status track_forget_gone(godwit *g, slice name, int64_t tbl) MUST_USE;
 /* track.c: tables that ALTER TABLE has renamed are tracked under their new names; for the server they
  * stay the same entity. */
 godwit_status track_follow(godwit *g) MUST_USE;
