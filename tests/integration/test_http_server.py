@@ -11,63 +11,28 @@ import time
 
 import pytest
 
-from harness import SLOW, wait_until
+from harness import SLOW, World, wait_until
+from http_probes import CHUNKED, CHUNKS, POST, PROBES
 from rawhttp import OK, OK_CLOSE, Reader, connect, create, exchange, read_all, request
 
 
 # ---- what is refused ----
 
-POST = b"POST /v1/sync HTTP/1.1\r\nHost: a\r\n"
-GET = b"GET /healthz HTTP/1.1\r\n"
 # a request that a confused server would answer as a second one
 HIDDEN = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
-PROBES = {
-    "length and chunked": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunked and length": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-    "two lengths": POST + b"Content-Length: 0\r\nContent-Length: 40\r\n\r\n",
-    "equal lengths": POST + b"Content-Length: 0\r\nContent-Length: 0\r\n\r\n",
-    "listed length": POST + b"Content-Length: 0, 0\r\n\r\n",
-    "signed length": POST + b"Content-Length: +0\r\n\r\n",
-    "hexadecimal length": POST + b"Content-Length: 0x0\r\n\r\n",
-    "length with zeros": POST + b"Content-Length: 00\r\n\r\n",
-    "empty length": POST + b"Content-Length: \r\n\r\n",
-    "length that wraps": POST + b"Content-Length: 18446744073709551616\r\n\r\n",
-    "length name with a blank": POST + b"Content-Length : 0\r\n\r\n",
-    "folded length": POST + b"Content-Length:\r\n 0\r\n\r\n",
-    "coding listed twice": POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
-    "coding sent twice": POST + b"Transfer-Encoding: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "coding identity": POST + b"Transfer-Encoding: identity\r\n\r\n",
-    "coding with a tab": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
-    "coding in 1.0": b"POST /v1/sync HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "bare LF everywhere": b"GET /healthz HTTP/1.1\nHost: a\n\n",
-    "bare LF after a header": GET + b"Host: a\n\r\n",
-    "bare CR": GET + b"Host: a\rX: b\r\n\r\n",
-    "NUL": GET + b"Host: a\r\nX: \0\r\n\r\n",
-    "folded header": GET + b"Host: a\r\nX: a\r\n b\r\n\r\n",
-    "blank before a colon": GET + b"Host: a\r\nX : b\r\n\r\n",
-    "no colon": GET + b"Host: a\r\nX\r\n\r\n",
-    "no host": GET + b"\r\n",
-    "two hosts": GET + b"Host: a\r\nHost: b\r\n\r\n",
-    "host with a path": GET + b"Host: a/healthz\r\n\r\n",
-    "version 2.0": b"GET /healthz HTTP/2.0\r\nHost: a\r\n\r\n",
-    "version 0.9": b"GET /healthz\r\n\r\n",
-    "version nonsense": b"GET /healthz HTTP/x.y\r\nHost: a\r\n\r\n",
-    "preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "double blank": b"GET  /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
-    "hello of TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "target with a fragment": b"GET /healthz#x HTTP/1.1\r\nHost: a\r\n\r\n",
-    "expectation": POST + b"Content-Length: 0\r\nExpect: the-unexpected\r\n\r\n",
-    "long target": b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-    "long head": GET + b"Host: a\r\n" + b"X: " + b"x" * 17000 + b"\r\n\r\n",
-    "many headers": GET + b"Host: a\r\n" + b"X: y\r\n" * 100 + b"\r\n",
-    "body of a route without one": GET + b"Host: a\r\nContent-Length: 3\r\n\r\nabc",
-    "body without a token": POST + b"Content-Length: 1000000\r\n\r\n",
-}
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory):
+    """One server for all probes: none may leave a mark."""
+    world = World(tmp_path_factory.mktemp("probes"))
+    yield world.server()
+    world.close()
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_probe_is_refused_and_the_connection_closed(server, name):
-    answer = exchange(server, PROBES[name] + HIDDEN)
+def test_probe_is_refused_and_the_connection_closed(probed, name):
+    answer = exchange(probed, PROBES[name] + HIDDEN)
     assert answer.startswith(b"HTTP/1.1 "), answer
     status = int(answer.split(b" ")[1])
     assert 400 <= status < 500 or status == 505, answer
@@ -78,25 +43,10 @@ def test_probe_is_refused_and_the_connection_closed(server, name):
     assert body["status"] == status and body["type"] and body["detail"]
 
 
-CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
-CHUNKS = {
-    "extension": b"3;a=b\r\n{ }\r\n0\r\n\r\n",
-    "sign": b"+3\r\n{ }\r\n0\r\n\r\n",
-    "0x": b"0x3\r\n{ }\r\n0\r\n\r\n",
-    "blank": b"3 \r\n{ }\r\n0\r\n\r\n",
-    "wraps": b"10000000000000003\r\n{ }\r\n0\r\n\r\n",
-    "huge": b"FFFFFFFF\r\n{ }",
-    "LF": b"3\n{ }\n0\n\n",
-    "longer than its size": b"3\r\n{  }\r\n0\r\n\r\n",
-    "trailer": b"3\r\n{ }\r\n0\r\nContent-Length: 5\r\n\r\n",
-    "no size": b"\r\n{ }\r\n0\r\n\r\n",
-}
-
-
 @pytest.mark.parametrize("name", CHUNKS)
-def test_bad_chunks_are_refused(server, name):
-    head = POST + f"Authorization: Bearer {server.token()}\r\n".encode() + CHUNKED
-    answer = exchange(server, head + CHUNKS[name] + HIDDEN)
+def test_bad_chunks_are_refused(probed, name):
+    head = POST + f"Authorization: Bearer {probed.token()}\r\n".encode() + CHUNKED
+    answer = exchange(probed, head + CHUNKS[name] + HIDDEN)
     assert 400 <= int(answer.split(b" ")[1]) < 500, answer
     assert answer.count(b"HTTP/1.1 ") == 1 and b"Connection: close" in answer
 
