@@ -333,7 +333,8 @@ static godwit_status take_match(godwit *g, reconciliation *r, const sent_run *ru
 
 /* ---- The end ---- */
 
-/* Operations of the identity that the server does not have. *lost_rows: some were done with. */
+/* Operations of the identity that the server does not have. *lost_rows: some were done with. A
+ * group of which a part is no longer kept can't be sent, and stays behind. */
 static godwit_status requeue(settle *s, const place *p, bool *lost_rows) {
     static const op_state from[] = {OP_ACKED, OP_RETIRED, OP_CONFLICT};
     godwit_status status = GODWIT_OK;
@@ -345,7 +346,9 @@ static godwit_status requeue(settle *s, const place *p, bool *lost_rows) {
             "UPDATE godwit_op SET state = ?5, commit_seq = NULL, outcome = NULL"
             " WHERE scope = ?1 AND device_id = ?2 AND sequence_number > ?3 AND state = ?4 AND"
             " NOT EXISTS (SELECT 1 FROM godwit_outcome AS x WHERE x.lsn = godwit_op.lsn AND"
-            " x.resolution = 'discarded')",
+            " x.resolution = 'discarded') AND group_size = (SELECT count(*) FROM godwit_op AS m"
+            " WHERE m.scope = ?1 AND m.device_id = ?2 AND m.sequence_number BETWEEN"
+            " godwit_op.group_first AND godwit_op.group_first + godwit_op.group_size - 1)",
             "ssiss", s->scope, p->device_id, p->matched_seq, slice_of(op_state_name(from[i])),
             slice_of(op_state_name(to)));
         *lost_rows = *lost_rows || (from[i] != OP_ACKED && sqlite3_changes(s->d->handle) > 0);
@@ -370,23 +373,42 @@ static godwit_status keep_identity(settle *s, const place *p) {
                   p->matched_seq ? key : (slice){0});
 }
 
+/* Operations of earlier identities that wait again: they need a place in the stream. */
+static godwit_status count_strangers(settle *s, int64_t *count) {
+    return db_int(s->d, count,
+                  "SELECT count(*) FROM godwit_op AS o JOIN godwit_identity AS i ON i.scope ="
+                  " o.scope AND i.device_id = o.device_id WHERE o.scope = ?1 AND o.state ="
+                  " 'pending' AND o.state <> 'retired' AND o.sequence_number > 0 AND i.current = 0",
+                  "s", s->scope);
+}
+
+/* How many numbers behind what both have have no operation any more: what was done with long ago is
+ * not kept, and a server may come back from a backup older than that. */
+static godwit_status count_missing(settle *s, const place *p, int64_t *count) {
+    return db_int(s->d, count,
+                  "SELECT next_seq - 1 - ?3 - (SELECT count(*) FROM godwit_op WHERE scope = ?1 AND"
+                  " device_id = ?2 AND sequence_number > ?3 AND state IN ('pending', 'rejected',"
+                  " 'blocked', 'conflict')) FROM godwit_identity WHERE scope = ?1 AND device_id ="
+                  " ?2",
+                  "ssi", s->scope, p->device_id, p->matched_seq);
+}
+
 static godwit_status choose_identity(settle *s, const reconciliation *r) {
-    int64_t strangers = 0;
+    int64_t strangers = 0, missing = 0;
     const place *current = NULL;
     for (size_t i = 0; i < r->place_count; i++) {
         current = r->places[i].current ? &r->places[i] : current;
     }
-    godwit_status status =
-        db_int(s->d, &strangers,
-               "SELECT count(*) FROM godwit_op AS o JOIN godwit_identity AS i ON i.scope = o.scope"
-               " AND i.device_id = o.device_id WHERE o.scope = ?1 AND o.state = 'pending' AND"
-               " o.state <> 'retired' AND o.sequence_number > 0 AND i.current = 0",
-               "s", s->scope);
+    godwit_status status = count_strangers(s, &strangers);
+    if (status == GODWIT_OK && current) {
+        status = count_missing(s, current, &missing);
+    }
     if (status != GODWIT_OK) {
         return status;
     }
     bool ours = current && current->active && current->applied_seq == current->matched_seq;
-    return ours && !strangers ? keep_identity(s, current) : identity_rekey(s->g, s->scope);
+    return ours && !strangers && !missing ? keep_identity(s, current)
+                                          : identity_rekey(s->g, s->scope);
 }
 
 /* Every operation has the state the server's ledger gives it. */

@@ -4,9 +4,11 @@
  *
  *   known there             the server's outcome is ours, whatever we believed
  *   not known there         pending again
- *   the stream of the current identity ends where ours does, and nothing of an earlier one is lost
+ *   the stream of the current identity ends where ours does, nothing of an earlier one is lost, and
+ *   every operation behind that place is still here
  *                           -> the same identity goes on (the server has lost history)
- *   else                    -> a new identity (somebody else uses ours)
+ *   else                    -> a new identity (somebody else uses ours, or a stream without a hole
+ *                              can't be made any more)
  *
  * The watermark alone is never believed: it may count another copy's operations, or predate a
  * restored backup. */

@@ -346,6 +346,36 @@ static void test_an_old_copy_of_the_server(void **state) {
     world_close(&w);
 }
 
+/* The backup is older than what a device keeps: what it still has comes back, without a hole in its
+ * stream, and a group of which a part is left stays behind. */
+static void test_a_backup_older_than_the_archive(void **state) {
+    (void)state;
+    world w;
+    char saved[400], token[200];
+    world_open(&w);
+    godwit *g = new_device(&w, 0);
+    godwit_settings settings = {
+        .url = "http://127.0.0.1:1", .token = loopback_token("ana", token), .keep_archive = "0s"};
+    insert(&w, 0);
+    settle(&w, 0);
+    path_of(&w, "saved", 7, saved);
+    loopback_save(&w.l, saved);
+    insert(&w, 0);
+    settle(&w, 0);
+    run(g, "BEGIN; INSERT INTO pins(id) VALUES ('g1'), ('g2'); COMMIT");
+    must(g, godwit_init(g, &settings), "init");
+    settle(&w, 0);
+    settle(&w, 0); /* forgets all but the newest */
+    assert_int_equal(number(g, "SELECT count(*) FROM godwit_op"), 1);
+    insert(&w, 0); /* waits */
+    loopback_put_back(&w.l, saved);
+    settle_all(&w);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM pins"), 2);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM pins WHERE id IN ('p0', 'p2')"), 2);
+    assert_int_equal(number(g, "SELECT count(*) FROM pins"), 2);
+    world_close(&w);
+}
+
 /* A device that only waits for its answer's feed: no operation, no cursor beyond the backup. */
 static void test_a_silent_device_notices(void **state) {
     (void)state;
@@ -568,6 +598,7 @@ int main(void) {
         cmocka_unit_test(test_two_databases_change_places),
         cmocka_unit_test(test_an_old_copy_of_a_device),
         cmocka_unit_test(test_an_old_copy_of_the_server),
+        cmocka_unit_test(test_a_backup_older_than_the_archive),
         cmocka_unit_test(test_a_silent_device_notices),
         cmocka_unit_test(test_a_lost_base_is_no_proof),
         cmocka_unit_test(test_accounts_take_turns),

@@ -31,6 +31,14 @@ static void log_line(void *context, godwit_log_level level, const char *line) {
     sim_trace(d->w, "device %d says %s", d->number, line);
 }
 
+/* What no backup carries along: the phone itself. */
+static int place(void *context, const char *path, uint8_t out[16]) {
+    const device *d = context;
+    (void)path;
+    memset(out, 1 + d->number, 16);
+    return d->w->swarm.place ? 0 : -1;
+}
+
 static bool enter(device *d) {
     d->w->current = d->number;
     return d->g != NULL;
@@ -54,6 +62,14 @@ bool device_exec(device *d, const char *sql) {
 }
 
 /* ---- life ---- */
+
+static bool has_column(device *d) {
+    d->disk.quiet++;
+    bool has = query_int(d->db, "SELECT count(*) FROM pragma_table_info('pins') WHERE name ="
+                                " 'extra'") > 0;
+    d->disk.quiet--;
+    return has;
+}
 
 static bool open_attached(device *d, const godwit_options *options) {
     static const char *const modes[] = {"WAL", "DELETE", "TRUNCATE", "PERSIST"};
@@ -85,7 +101,8 @@ bool device_open(device *d) {
                                        .mono_ms = mono,
                                        .entropy = entropy,
                                        .log = log_line,
-                                       .exchange = device_exchange},
+                                       .exchange = device_exchange,
+                                       .place = place},
                               .busy_timeout_ms = 2000};
     d->w->current = d->number;
     d->boot_ms = d->w->now_ms - 1;
@@ -111,6 +128,7 @@ bool device_open(device *d) {
         return false;
     }
     if (ok && d->exists) {
+        d->upgraded = has_column(d);
         oracle_device_check(d->w, d->number, d->writing);
         d->writing = false;
     }
@@ -222,6 +240,8 @@ void device_copy(device *from, device *to) {
     to->copied = from->copied = true;
     to->writing = from->writing;
     to->upgraded = from->upgraded;
+    to->late_column = from->late_column;
+    to->migrating = from->migrating;
     to->has_forms = from->has_forms;
 }
 
@@ -356,8 +376,7 @@ void device_decide(device *d) {
         d->writing = true;
         status = godwit_resolve(d->g, id, choices[sim_below(d->w, 4)], NULL);
     } else if (pick(d, "SELECT id FROM godwit_dead_letters ORDER BY id", id)) {
-        uint64_t dice = d->w->all ? sim_below(d->w, 3) : 0;
-        status = dice ? godwit_retry(d->g, id, NULL) : godwit_discard(d->g, id, "no longer wanted");
+        status = sim_below(d->w, 3) ? godwit_retry(d->g, id, NULL) : godwit_discard(d->g, id, "no longer wanted");
     } else {
         return;
     }
@@ -369,14 +388,18 @@ void device_decide(device *d) {
     }
 }
 
+/* The application's own migration; one that was interrupted is gone through again. */
 void device_upgrade(device *d) {
-    if (!enter(d) || d->upgraded) {
+    if (!enter(d) || (d->upgraded && !d->migrating)) {
         return;
     }
+    d->migrating = true;
     bool ok = godwit_migrate(d->g, "begin") == GODWIT_OK;
-    ok = ok && device_exec(d, "ALTER TABLE pins ADD COLUMN extra TEXT");
-    d->upgraded = d->upgraded || ok;
+    ok = ok && (has_column(d) || device_exec(d, "ALTER TABLE pins ADD COLUMN extra TEXT"));
     ok = ok && godwit_migrate(d->g, "end") == GODWIT_OK;
+    d->upgraded = !d->disk.halted && has_column(d);
+    d->late_column = d->late_column || d->upgraded;
+    d->migrating = !ok;
     sim_trace(d->w, "device %d upgrades: %d", d->number, ok);
     device_reap(d);
     if (d->g) {

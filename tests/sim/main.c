@@ -20,14 +20,13 @@ static const char usage[] =
     "\n"
     "  --first       end at the first failing seed\n"
     "  --twice       each seed two times: the traces must be equal\n"
-    "  --all         also what is known not to hold yet\n"
     "\n"
     "exit 0: every invariant held in every seed\n";
 
 typedef struct {
     uint64_t from, to, failed, first_failed;
     int jobs;
-    bool verbose, twice, first, all;
+    bool verbose, twice, first;
 } options;
 
 typedef struct { /* what a child tells */
@@ -56,9 +55,9 @@ void sim_fail(world *w, const char *invariant, const char *format, ...) {
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    printf("seed %llu FAILED %s at step %lld: %s\n  replay: godwit-sim --seed %llu --verbose%s\n",
+    printf("seed %llu FAILED %s at step %lld: %s\n  replay: godwit-sim --seed %llu --verbose\n",
            (unsigned long long)w->seed, invariant, (long long)w->steps, line,
-           (unsigned long long)w->seed, w->all ? " --all" : "");
+           (unsigned long long)w->seed);
     fflush(stdout);
     (void)unlink(w->server.schema[0]);
     (void)unlink(w->server.schema[1]);
@@ -85,7 +84,6 @@ static void run_seed(const options *o, uint64_t seed, result *out) {
     static world w;
     memset(&w, 0, sizeof w);
     w.verbose = o->verbose;
-    w.all = o->all;
     w.seed = seed;
     sim_run(&w, seed);
     *out = (result){.seed = seed,
@@ -118,10 +116,10 @@ static bool run_child(const options *o, uint64_t seed, result *out) {
     }
     if (WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) > 1)) {
         printf("seed %llu FAILED crash: signal or status %d\n  replay: godwit-sim --seed %llu "
-               "--verbose%s\n",
+               "--verbose\n",
                (unsigned long long)seed,
                WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
-               (unsigned long long)seed, o->all ? " --all" : "");
+               (unsigned long long)seed);
     }
     return told && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
@@ -221,8 +219,6 @@ int main(int argc, char **argv) {
             o.first = true;
         } else if (strcmp(argv[i], "--twice") == 0) {
             o.twice = true;
-        } else if (strcmp(argv[i], "--all") == 0) {
-            o.all = true;
         } else {
             good = false;
         }

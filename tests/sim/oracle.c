@@ -132,7 +132,8 @@ static version *next_version(oracle *o, int row, int64_t seq) {
 
 static void set_column(const oracle *o, version *v, int c, const atom *value) {
     if (v->value[c] != value) {
-        v->changer[c] = o->scopes[o->rows[v->row].scope].committing;
+        v->changer[c] = v->writer[c] = o->scopes[o->rows[v->row].scope].committing;
+        v->written[c] = v->seq;
         v->value[c] = value;
         v->ver[c] = v->seq;
         v->authors[c] = 0;
@@ -224,6 +225,8 @@ static void claim_columns(world *w, int scope, int64_t seq, int first) {
             bool named = k->kind == 'c' || k->mask >> c & 1;
             if (v->present && named) { /* who wanted another value believes it to be there */
                 bool equal = v->value[c] == k->now[c];
+                v->written[c] = equal ? seq : v->written[c];
+                v->writer[c] = equal ? at + 1 : v->writer[c];
                 v->authors[c] = (v->authors[c] & ~(UINT64_C(1) << at)) | (uint64_t)equal << at;
             }
         }
@@ -240,7 +243,7 @@ static void take_decision(world *w, decision d) {
             sim_fail(w, "I4", "key %.16s took effect in commit %lld and again in %lld", d.key->text,
                      (long long)before->commit, (long long)d.commit);
         }
-    } else if (strcmp(d.outcome->text, "duplicate") == 0) {
+    } else if (o->scopes[d.scope].duplicate) {
         sim_fail(w, "I4", "key %.16s is called a duplicate of nothing", d.key->text);
     }
     o->decisions = grown(o->decisions, &o->decision_cap, o->decision_count, sizeof *o->decisions);
@@ -275,7 +278,7 @@ static void read_ledger(world *w, int scope, int64_t seq, const char *name, int6
                                     .seq = at,
                                     .commit = seq,
                                     .effect = strcmp(outcome, "rejected") != 0 &&
-                                              strcmp(outcome, "duplicate") != 0,
+                                              !w->oracle.scopes[scope].duplicate,
                                     .scope = scope});
     }
     sqlite3_finalize(q);
@@ -319,6 +322,7 @@ static void read_commit(world *w, int scope, sqlite3_stmt *q) {
     int first = w->oracle.decision_count;
     const char *outcome = query_text(q, 5);
     s->committing = 0;
+    s->duplicate = strcmp(query_text(q, 5), "duplicate") == 0;
     if (sqlite3_column_type(q, 2) != SQLITE_NULL && sqlite3_column_int64(q, 3) > 0) {
         const char *name = query_text(q, 2);
         stream *st = stream_of(w, scope, oracle_atom(&w->oracle, name));

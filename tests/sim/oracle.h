@@ -39,6 +39,8 @@ typedef struct { /* a row as some commit left it */
     bool present;
     const atom *value[COLUMNS]; /* as SQL literals */
     int64_t ver[COLUMNS];       /* commit that last changed the value */
+    int64_t written[COLUMNS];   /* commit that last wrote it, the same value or another */
+    int writer[COLUMNS];        /* whose: index of the stream + 1 */
     int changer[COLUMNS];       /* whose commit that was: index of the stream + 1, 0 = nobody's */
     uint64_t authors[COLUMNS];  /* streams that wrote this very value, by their index */
     int row, before;            /* index of the row's version before, -1 = none */
@@ -79,6 +81,7 @@ typedef struct {
     size_t salt_cap;
     stream streams[64];
     int stream_count, committing; /* index + 1 of the stream whose commit is read */
+    bool duplicate;               /* that commit only points to an earlier one */
     bool lost_history;            /* the server was restored from a backup in this seed */
 } oracle_scope;
 

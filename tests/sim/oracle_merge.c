@@ -74,12 +74,14 @@ static int author_of(const judge *j) {
 
 /* The column's last change is the author's own, or one it knew: its word counts. */
 static bool causal(const judge *j, int c) {
-    return j->before->ver[c] <= seen(j) || j->before->changer[c] == author_of(j) + 1;
+    return j->before->written[c] <= seen(j) || j->before->writer[c] == author_of(j) + 1;
 }
 
 /* The value is another's, and the author can't have known it. */
 static bool unseen(const judge *j, int c) {
-    return !causal(j, c) && !(j->before->authors[c] >> author_of(j) & 1);
+    int author = author_of(j);
+    return j->before->ver[c] > seen(j) && j->before->changer[c] != author + 1 &&
+           !(j->before->authors[c] >> author & 1);
 }
 
 static void judge_column(const judge *j, int c) {
@@ -193,6 +195,23 @@ static void judge_delete(const judge *j) {
     }
 }
 
+/* Held as a whole: what it stands on is lost or forgotten. Its content must be kept. */
+static void judge_held(const judge *j) {
+    const world *w = j->w;
+    char sql[160];
+    snprintf(sql, sizeof sql,
+             "SELECT count(*) FROM godwit_conflict WHERE scope = 's%d' AND commit_seq = %lld",
+             j->scope, (long long)j->seq);
+    if (!w->swarm.retain && !w->oracle.scopes[j->scope].lost_history) {
+        sim_fail(j->w, "I10", "commit %lld of s%d is held, and nothing was lost or forgotten",
+                 (long long)j->seq, j->scope);
+    }
+    if (query_int(w->server.observer, sql) < 1) {
+        sim_fail(j->w, "I18", "commit %lld of s%d is held, and nothing is recorded",
+                 (long long)j->seq, j->scope);
+    }
+}
+
 void oracle_judge(world *w, int scope, int64_t seq, int first) {
     judge j = {.w = w, .scope = scope, .first = first, .seq = seq};
     const oracle *o = &w->oracle;
@@ -204,6 +223,10 @@ void oracle_judge(world *w, int scope, int64_t seq, int first) {
         j.at = i;
         j.op = op_of(o, &o->decisions[i]);
         if (!j.op || !o->decisions[i].effect || j.op->row < 0) {
+            continue;
+        }
+        if (strcmp(o->decisions[i].outcome->text, "conflict") == 0) {
+            judge_held(&j);
             continue;
         }
         j.before = oracle_at(o, j.op->row, seq - 1);

@@ -38,7 +38,7 @@ static void calm_device(world *w, device *d) {
         sim_fail(w, "I28", "device %d does not open again", d->number);
     }
     device_settings(d);
-    if (w->server.upgraded) {
+    if (w->server.upgraded || d->migrating) {
         device_upgrade(d);
     }
 }

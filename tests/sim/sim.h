@@ -34,6 +34,7 @@ typedef struct {
     int devices, steps;
     bool two_tenants, foreign_writer, upgrade, hostile_client, hostile_server;
     bool retain; /* the server forgets early */
+    bool place;  /* devices know where their database belongs */
     bool reals, unique_values, deletes, big_groups, resolves;
     unsigned drop, twice, late, days, cut, replay, one_way, blocking;
     unsigned kill_device, kill_server, power, clock_jump, freeze, restart_server, backup_server;
@@ -63,6 +64,8 @@ typedef struct {
     int epoch;                     /* counts processes */
     bool exists, attached, victim; /* attached: connection of the application; victim: of a hostile
                                       server, whose data is not judged any more */
+    bool migrating;                /* between the steps of its migration: nothing is captured */
+    bool late_column; /* it got a column after rows had come: their values come with a snapshot */
     bool revoked, upgraded, has_forms, identity_stop;
     bool writing; /* the application was at it when the process died, or is */
     bool copied;  /* another database has, or had, the same content */
@@ -71,7 +74,7 @@ typedef struct {
     int64_t mute_up, mute_down; /* one-way partitions until */
     oracle_device know, saved_know;
     disk saved; /* its backup */
-    bool has_saved, saved_upgraded;
+    bool has_saved, saved_migrating;
     struct {
         bool used;
         char verb;
@@ -108,7 +111,7 @@ typedef struct world {
     oracle oracle;
     int64_t faults, steps, commits, rounds;
     bool calm;         /* faults are over */
-    bool verbose, all; /* all: also what is known not to hold yet */
+    bool verbose;
     uint64_t trace;
     const char *doing;
 } world;

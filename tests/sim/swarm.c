@@ -30,7 +30,7 @@ void swarm_pick(world *w) {
     s->steps = 220;
     s->two_tenants = sim_chance(w, 3);
     s->foreign_writer = sim_chance(w, 3);
-    s->upgrade = sim_chance(w, 4) && w->all;
+    s->upgrade = sim_chance(w, 4);
     s->hostile_client = sim_chance(w, 3);
     s->hostile_server = sim_chance(w, 6);
     s->reals = sim_chance(w, 2);
@@ -57,7 +57,8 @@ void swarm_pick(world *w) {
     s->revoke = rate(w, 60, 200);
     s->new_device = rate(w, 60, 200);
     s->retain = sim_chance(w, 2);
-    if (w->all) {
+    s->place = sim_chance(w, 2);
+    if (!sim_chance(w, 3)) {
         s->backup_server = rate(w, 30, 80);
         s->restore_server = rate(w, 60, 200);
         s->clone_device = rate(w, 60, 200);
@@ -149,14 +150,14 @@ static void save_or_restore(world *w, device *d) {
     if (!d->has_saved || sim_chance(w, 3)) {
         disk_copy(&d->saved, &d->disk);
         d->saved_know = d->know;
-        d->saved_upgraded = d->upgraded;
+        d->saved_migrating = d->migrating;
         d->has_saved = true;
         sim_trace(w, "device %d backed up", d->number);
         return;
     }
     disk_copy(&d->disk, &d->saved);
     d->know = d->saved_know;
-    d->upgraded = d->saved_upgraded;
+    d->migrating = d->saved_migrating;
     d->copied = true;
     d->writing = false;
     sim_trace(w, "device %d restored from its backup", d->number);
@@ -168,7 +169,7 @@ static void swap_devices(world *w, device *a, device *b) {
     }
     disk spare;
     oracle_device know = a->know;
-    bool upgraded = a->upgraded, writing = a->writing;
+    bool late = a->late_column, migrating = a->migrating, writing = a->writing;
     char user[sizeof a->user];
     close_for_copy(a);
     close_for_copy(b);
@@ -176,15 +177,18 @@ static void swap_devices(world *w, device *a, device *b) {
     disk_copy(&spare, &a->disk);
     know = a->know;
     writing = a->writing;
+    migrating = a->migrating;
     device_copy(b, a);
     disk_copy(&b->disk, &spare);
     b->know = know;
-    b->upgraded = upgraded;
+    b->late_column = late;
+    b->migrating = migrating;
     b->writing = writing;
     memcpy(user, a->user, sizeof user);
     memcpy(a->user, b->user, sizeof user);
     memcpy(b->user, user, sizeof user);
     disk_deinit(&spare);
+    a->has_saved = b->has_saved = false; /* those are of the other user now */
     sim_trace(w, "devices %d and %d swap their databases", a->number, b->number);
 }
 
