@@ -372,16 +372,17 @@ static godwit_status redo_chosen(repair *r) {
 /* ---- Old and new ---- */
 
 static godwit_status tie(repair *r, const letter *l) {
-    char id[UUID_TEXT_BYTES];
+    char id[UUID_TEXT_BYTES], at[32];
+    wire_time_write(r->s.now_ms, at);
     id_operation(r->lineage, l->new_lsn, id);
     godwit_status status = db_run(r->s.d, "UPDATE godwit_op SET supersedes = ?2 WHERE lsn = ?1",
                                   "is", l->new_lsn, l->id);
     if (status == GODWIT_OK) {
         status = db_run(r->s.d,
-                        "UPDATE godwit_outcome SET resolution = ?2, resolution_op = ?3 WHERE lsn ="
-                        " ?1 AND resolution IS NULL",
-                        "iss", l->lsn, l->payload.ptr ? SLICE("edited") : SLICE("retried"),
-                        slice_of(id));
+                        "UPDATE godwit_outcome SET resolution = ?2, resolution_op = ?3, at = ?4"
+                        " WHERE lsn = ?1 AND resolution IS NULL",
+                        "isss", l->lsn, l->payload.ptr ? SLICE("edited") : SLICE("retried"),
+                        slice_of(id), slice_of(at));
     }
     if (status == GODWIT_OK) {
         status = count_resolved(r->s.g, l->state);

@@ -213,7 +213,8 @@ static const char conflicts_view[] =
     "CREATE VIEW godwit_conflicts AS SELECT c.conflict_id AS conflict_id, c.scope AS scope,"
     " json_extract(t.spec, '$.entity') AS entity_type, c.pk AS entity_id, c.kind AS kind, c.state "
     "AS"
-    " state, c.at AS at, c.body AS body FROM godwit_conflict AS c JOIN godwit_table AS t ON t.tbl ="
+    " state, coalesce(json_extract(c.body, '$.at'), c.at) AS at, c.body AS body FROM "
+    "godwit_conflict AS c JOIN godwit_table AS t ON t.tbl ="
     " c.tbl";
 
 static const char dead_letters_view[] =

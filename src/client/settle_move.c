@@ -1,5 +1,5 @@
-/* The moves: every own operation that something happened to goes into its new state by op_transition,
- * with the record of a refusal; counters and events go along. */
+/* The moves: every own operation that something happened to goes into its new state by
+ * op_transition, with the record of a refusal; counters and events go along. */
 #include "client/count.h"
 #include "client/settle.h"
 
@@ -106,13 +106,15 @@ godwit_status settle_move_ops(settle *s) {
 }
 
 godwit_status settle_end_conflicts(settle *s) {
-    godwit_status status =
-        db_run(s->d,
-               "UPDATE godwit_outcome SET resolution = 'resolved' WHERE outcome = 'conflict' AND"
-               " resolution IS NULL AND EXISTS (SELECT 1 FROM godwit_conflict AS c WHERE c.op_key ="
-               " lower(hex(idempotency_key))) AND NOT EXISTS (SELECT 1 FROM godwit_conflict AS c"
-               " WHERE c.op_key = lower(hex(idempotency_key)) AND c.state = 'open')",
-               "");
+    char at[32];
+    wire_time_write(s->now_ms, at);
+    godwit_status status = db_run(
+        s->d,
+        "UPDATE godwit_outcome SET resolution = 'resolved', at = ?1 WHERE outcome = 'conflict' AND"
+        " resolution IS NULL AND EXISTS (SELECT 1 FROM godwit_conflict AS c WHERE c.op_key ="
+        " lower(hex(idempotency_key))) AND NOT EXISTS (SELECT 1 FROM godwit_conflict AS c"
+        " WHERE c.op_key = lower(hex(idempotency_key)) AND c.state = 'open')",
+        "s", slice_of(at));
     return status == GODWIT_OK ? count_add(s->g, "decided", sqlite3_changes64(s->d->handle))
                                : status;
 }

@@ -272,13 +272,12 @@ static godwit_status count_known_conflict(settle *s, slice conflict_id) {
 }
 
 godwit_status settle_take_conflict(settle *s, slice conflict_id, const json *columns) {
-    slice entity = {0}, id = {0}, op_key = {0}, kind = SLICE("field"), state = SLICE("auto"),
-          at = SLICE("");
+    slice entity = {0}, id = {0}, op_key = {0}, kind = SLICE("field"), state = SLICE("auto");
+    char now[32];
     (void)json_text(json_get(columns, "entityType"), &entity);
     (void)json_text(json_get(columns, "entityId"), &id);
     (void)json_text(json_get(columns, "kind"), &kind);
     (void)json_text(json_get(columns, "state"), &state);
-    (void)json_text(json_get(columns, "at"), &at);
     (void)json_text(json_get(columns, "opKey"), &op_key);
     const client_table *t = client_table_by_entity(s->g, entity);
     if (!t || !id.ptr) {
@@ -296,13 +295,15 @@ godwit_status settle_take_conflict(settle *s, slice conflict_id, const json *col
     if (status != GODWIT_OK) {
         return status;
     }
+    wire_time_write(s->now_ms, now);
     status = db_run(
         s->d,
         "INSERT INTO godwit_conflict (scope, conflict_id, tbl, pk, kind, body, state, at, op_key)"
         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (scope, conflict_id) DO UPDATE"
         " SET tbl = excluded.tbl, pk = excluded.pk, kind = excluded.kind, body = excluded.body,"
         " state = excluded.state, at = excluded.at, op_key = excluded.op_key",
-        "ssissssss", s->scope, conflict_id, t->tbl, id, kind, columns->u.s, state, at, op_key);
+        "ssissssss", s->scope, conflict_id, t->tbl, id, kind, columns->u.s, state, slice_of(now),
+        op_key);
     return status == GODWIT_OK && s->staging ? stage_conflict(s, conflict_id) : status;
 }
 

@@ -198,8 +198,9 @@ static godwit_status forget_old(store *st, const char *sql, slice scope, int64_t
 #define BEFORE "to_timestamp($2::double precision / 1000)"
 #define FORGET_CONFLICTS                                                                           \
     "DELETE FROM godwit.conflict WHERE scope = $1 AND conflict_id IN (SELECT conflict_id FROM"     \
-    " godwit.conflict WHERE scope = $1 AND state <> 'open' AND at < " BEFORE                       \
-    " ORDER BY at LIMIT $3)"
+    " godwit.conflict AS x WHERE scope = $1 AND state <> 'open' AND at < " BEFORE                  \
+    " AND NOT EXISTS (SELECT 1 FROM godwit.commit AS c WHERE c.scope = $1 AND c.commit_seq ="      \
+    " x.resolved_commit AND c.committed_at >= " BEFORE ") ORDER BY at LIMIT $3)"
 #define FORGET_KEYS                                                                                \
     "DELETE FROM godwit.idem WHERE scope = $1 AND idem_key IN (SELECT idem_key FROM godwit.idem"   \
     " WHERE scope = $1 AND at < " BEFORE " ORDER BY at LIMIT $3)"

@@ -221,9 +221,12 @@ static godwit_status forget_old(store *st, const char *sql, slice scope, int64_t
     return status;
 }
 
+/* Not one that a person has decided since; what that commit was is kept as the ledger is. */
 #define FORGET_CONFLICTS                                                                           \
     "DELETE FROM godwit_conflict WHERE scope = ?1 AND conflict_id IN (SELECT conflict_id FROM"     \
-    " godwit_conflict WHERE scope = ?1 AND state <> 'open' AND at < ?2 ORDER BY at LIMIT ?3)"
+    " godwit_conflict AS x WHERE scope = ?1 AND state <> 'open' AND at < ?2 AND NOT EXISTS"        \
+    " (SELECT 1 FROM godwit_commit AS c WHERE c.scope = (SELECT no FROM godwit_name WHERE name ="  \
+    " ?1) AND c.commit_seq = x.resolved_commit AND c.committed_at >= ?2) ORDER BY at LIMIT ?3)"
 #define FORGET_KEYS                                                                                \
     "DELETE FROM godwit_idem WHERE scope = ?1 AND idem_key IN (SELECT idem_key FROM godwit_idem"   \
     " WHERE scope = ?1 AND at < ?2 ORDER BY at LIMIT ?3)"

@@ -2,7 +2,7 @@
 keeps its queue, starts from a snapshot and delivers."""
 import threading
 
-from harness import cli, settle, wait_until
+from harness import SCHEMA, cli, settle, wait_until
 
 SHORT = """
 [server]
@@ -70,15 +70,17 @@ def test_a_device_away_longer_than_the_horizon(world):
 
 def test_a_device_away_longer_than_the_ledger(world):
     """Its last answer was lost and its ledger rows are confirmed by nobody: they are kept."""
-    server = world.server(config=SHORT.format(ledger="1s"))
+    server = world.server(schema=SCHEMA.replace("status TEXT", "status TEXT CHECK (status <> 'bad')"),
+                          config=SHORT.format(ledger="1s"))
     a, b = world.device("a", server), world.device("b", server)
     a.run("INSERT INTO pins(id, title) VALUES ('p-1', 'Well')")
     settle(a, b)
-    proxy = world.proxy(server, lambda n, head, body: "swallow" if b'"operations":[{' in body else "pass")
+    proxy = world.proxy(server, lambda n, head, body: "swallow" if b"POST /v1/sync" in head else "pass")
     b.run("UPDATE pins SET title = 'of b'")
+    b.run("INSERT INTO pins(id, title, status) VALUES ('p-3', 'refused', 'bad')")
     cli("init", b.path, "--url", proxy.url)
     assert b.sync_cli().code == 3
-    assert server.rows("pins")[0][1] == "of b" and b.pending() == 1
+    assert server.rows("pins")[0][1] == "of b" and b.pending() == 2
     for i in range(20):
         a.run("INSERT INTO pins(id, title) VALUES (?, 'x')", f"q-{i}")
         a.sync()
@@ -91,7 +93,7 @@ def test_a_device_away_longer_than_the_ledger(world):
     settle(a, b)
     assert a.rows("pins") == b.rows("pins") == server.rows("pins")
     assert server.query("SELECT title FROM pins WHERE id = 'p-1'") == [("of b",)]
-    assert b.run("SELECT * FROM godwit_dead_letters") == []
+    assert b.run("SELECT entity_id, code FROM godwit_dead_letters") == [("p-3", "check-failed")]
 
 
 def test_growth_is_bounded_under_load(world):
@@ -200,3 +202,58 @@ def test_what_has_been_dealt_with_goes_and_what_waits_stays(world):
     a.run("SELECT godwit_edit(?, '{\"title\":\"good, too\"}')", letters["x-3"])
     settle(a, b)
     assert len(server.rows("pins")) == 4
+
+
+def test_open_conflicts_outlive_the_janitor(world):
+    columns = "id TEXT PRIMARY KEY, title TEXT, note TEXT"
+    server = world.server(schema=f"CREATE TABLE pins ({columns});",
+                          config=SHORT.format(ledger="2s") + "keep_conflicts = 1s\n[table pins]\npolicy.note = manual\n")
+    a, b = (world.device(n, server, schema=f"CREATE TABLE pins ({columns});", tables=("pins",)) for n in "ab")
+    a.run("INSERT INTO pins VALUES ('p-1', 'x', 'n')")
+    settle(a, b)
+    b.run("UPDATE pins SET title = 'of b', note = 'of b'")
+    b.sync()
+    a.run("UPDATE pins SET title = 'of a', note = 'of a'")
+    a.sync_cli()
+    for i in range(20):
+        b.run("INSERT INTO pins VALUES (?, 'x', 'x')", f"q-{i}")
+        b.sync()
+    wait_until(lambda: forgotten(server) and server.query("SELECT state FROM godwit_conflict") == [("open",)],
+               what="what is decided is gone, what is open is there")
+    a.run("SELECT godwit_resolve(conflict_id, 'mine') FROM godwit_conflicts WHERE state = 'open'")
+    settle(a, b)
+    assert server.query("SELECT note FROM pins WHERE id = 'p-1'") == [("of a",)]
+    assert b.one("SELECT note FROM pins WHERE id = 'p-1'") == "of a"
+
+
+def test_a_device_keeps_what_was_decided_late(world):
+    """Age counts from the decision, not from what was decided."""
+    columns = "id TEXT PRIMARY KEY, title TEXT, note TEXT"
+    server = world.server(schema=f"CREATE TABLE pins ({columns}, CHECK (title <> 'bad'));",
+                          config="[table pins]\npolicy.note = manual\n")
+    a, b = (world.device(n, server, schema=f"CREATE TABLE pins ({columns});", tables=("pins",)) for n in "ab")
+    a.run("INSERT INTO pins VALUES ('p-1', 'x', 'n')")
+    settle(a, b)
+    b.run("UPDATE pins SET note = 'of b'")
+    b.sync()
+    a.run("UPDATE pins SET note = 'of a'")
+    a.run("INSERT INTO pins VALUES ('p-2', 'bad', '')")
+    a.sync_cli()
+    settle(b)
+    for device in (a, b):  # a year passes
+        for table in ("godwit_conflict", "godwit_outcome"):
+            device.run(f"UPDATE {table} SET at = '2020-01-02T03:04:05.678Z'")
+    a.run("SELECT godwit_resolve(conflict_id, 'mine') FROM godwit_conflicts WHERE state = 'open'")
+    letter = a.one("SELECT id FROM godwit_dead_letters WHERE status = 'failed'")
+    a.run("SELECT godwit_edit(?, '{\"id\":\"p-2\",\"title\":\"good\"}')", letter)
+    settle(a, b)
+    for device in (a, b):
+        device.run("DELETE FROM godwit_meta WHERE k = 'history'")  # tomorrow
+        device.sync()
+        assert device.run("SELECT state FROM godwit_conflicts") == [("resolved",)]
+    assert [r[0] for r in a.run("SELECT resolution FROM godwit_outcome ORDER BY 1")] == ["edited", "resolved"]
+    # and goes when it is old itself
+    a.run("UPDATE godwit_conflict SET at = '2020-01-02T03:04:05.678Z'")
+    a.run("DELETE FROM godwit_meta WHERE k = 'history'")
+    a.sync()
+    assert a.run("SELECT state FROM godwit_conflicts") == []

@@ -187,6 +187,53 @@ static void keys_of_callers_without_a_stream_go_with_the_ledger(void **state) {
     kit_deinit(&k);
 }
 
+/* p has a conflict that a policy decided (note) and an open one (title). */
+static void meet(kit *k, kit_device *a, kit_device *b) {
+    const char *old = "{\"title\":\"t\",\"note\":\"n\"}";
+    assert_status(kit_push_one(k, a, OP_CREATE, "pins", "p", old), 200);
+    wire_op one = kit_op(k, a, OP_UPDATE, "pins", "p", "{\"title\":\"a\",\"note\":\"a\"}");
+    wire_op two = kit_op(k, b, OP_UPDATE, "pins", "p", "{\"title\":\"b\",\"note\":\"b\"}");
+    kit_base(k, a, &one, 1, old);
+    kit_base(k, b, &two, 1, old);
+    assert_status(kit_push(k, a, &one, 1), 200);
+    assert_status(kit_push(k, b, &two, 1), 200);
+}
+
+static const char *ledger(kit *k) {
+    return kit_sql(k, "SELECT coalesce(max(state) || count(*), 'none') FROM godwit_conflict");
+}
+
+static void a_conflict_is_kept_while_it_is_open_and_then_from_its_decision(void **state) {
+    (void)state;
+    static const retain_policy policy = {.log_ms = DAY,
+                                         .log_max_ms = DAY,
+                                         .ledger_ms = 400 * DAY,
+                                         .conflicts_ms = 90 * DAY,
+                                         .device_ms = RETAIN_FOREVER};
+    kit k;
+    kit_prepare(&k, KIT_PINS, "[table pins]\npolicy.title = manual\n");
+    k.retain = &policy;
+    kit_reopen(&k);
+    kit_device a = kit_register(&k, A, "ana", "field");
+    kit_device b = kit_register(&k, B, "bob", "field");
+    meet(&k, &a, &b);
+    assert_string_equal(kit_sql(&k, "SELECT count(*) FROM godwit_conflict"), "2");
+    k.now_ms += 200 * DAY;
+    clean(&k);
+    assert_string_equal(ledger(&k), "open1");
+    wire_op op = kit_op(&k, &a, OP_UPDATE, "pins", "p", "{\"title\":\"both\"}");
+    kit_base(&k, &a, &op, 3, "{}");
+    op.resolves = SLICE("c-3-0");
+    assert_text(kit_push(&k, &a, &op, 1), "results.0.outcome", "applied");
+    k.now_ms += 89 * DAY;
+    clean(&k);
+    assert_string_equal(ledger(&k), "resolved1");
+    k.now_ms += 2 * DAY;
+    clean(&k);
+    assert_string_equal(ledger(&k), "none");
+    kit_deinit(&k);
+}
+
 static void one_step_is_short_and_many_finish(void **state) {
     (void)state;
     static const retain_policy policy = {.log_ms = DAY,
@@ -283,6 +330,7 @@ int main(void) {
         cmocka_unit_test(a_slow_device_holds_the_log_until_it_is_forced),
         cmocka_unit_test(the_ledger_goes_later_and_never_what_is_unconfirmed),
         cmocka_unit_test(keys_of_callers_without_a_stream_go_with_the_ledger),
+        cmocka_unit_test(a_conflict_is_kept_while_it_is_open_and_then_from_its_decision),
         cmocka_unit_test(one_step_is_short_and_many_finish),
         cmocka_unit_test(who_only_reads_is_there_as_well),
     };
