@@ -23,6 +23,7 @@ static const char help[] =
     "  --sub USER          whose token it is\n"
     "  --scope SCOPE       may be read and written; give it once per scope\n"
     "  --read-scope SCOPE  may be read; give it once per scope\n"
+    "  --device ID         good for this device alone (with device_claim in the settings)\n"
     "  --ttl SECONDS       how long it is valid (86400, a day)\n\n"
     "Examples:\n"
     "  godwit token --sub me --scope demo > token\n"
@@ -66,7 +67,7 @@ static int take_repeated(const char *name, int *argc, char **argv, slice *out, s
 
 typedef struct {
     config_texts texts;
-    const char *config_file, *sub;
+    const char *config_file, *sub, *device;
     int64_t ttl_s;
 } flags;
 
@@ -75,6 +76,7 @@ static int parse(int argc, char **argv, flags *out) {
         {.name = "--data", .text = &out->texts.data},
         {.name = "--config", .text = &out->config_file},
         {.name = "--sub", .text = &out->sub},
+        {.name = "--device", .text = &out->device},
         {.name = "--ttl", .number = &out->ttl_s},
         {.name = "--scope", .text = &out->texts.log}, /* for hints: taken out before */
         {.name = "--read-scope", .text = &out->texts.log},
@@ -117,8 +119,17 @@ static int read_key(const config *settings, bytes *key) {
 static int print_token(const config *settings, slice key, principal *who, int64_t ttl_s) {
     bytes token;
     int64_t now_s = cli_now_ms() / 1000;
-    auth_settings auth = {slice_of(settings->jwt_issuer), slice_of(settings->jwt_audience),
-                          slice_of(settings->scopes_claim)};
+    auth_settings auth = {.issuer = slice_of(settings->jwt_issuer),
+                          .audience = slice_of(settings->jwt_audience),
+                          .scopes_claim = slice_of(settings->scopes_claim),
+                          .device_claim = slice_of(settings->device_claim)};
+    if (!who->device.len != !auth.device_claim.len) {
+        return cli_usage_error("token", who->device.len
+                                            ? "--device needs device_claim = NAME in the"
+                                              " settings (--config)"
+                                            : "--device is missing: the settings have"
+                                              " device_claim");
+    }
     who->expires_s = now_s + ttl_s;
     bytes_init(&token, NULL, 0);
     int code = CLI_FAILED;
@@ -149,6 +160,7 @@ int cli_token(int argc, char **argv) {
         return code;
     }
     who.user = slice_of(given.sub);
+    who.device = slice_of(given.device);
     arena memory;
     bytes key;
     arena_init(&memory, NULL, 0);

@@ -59,9 +59,7 @@ static bool resent_forked(const decide_device *device, const push_request *reque
     return false;
 }
 
-stream_verdict decide_stream(const decide_context *c, const decide_device *device, slice user_id,
-                             const push_request *request, const decide_ledger *by_seq) {
-    (void)c;
+stream_verdict decide_caller(const decide_device *device, slice user_id) {
     if (!slice_equal(device->user_id, user_id)) {
         return STREAM_FORBIDDEN_DEVICE;
     }
@@ -74,6 +72,16 @@ stream_verdict decide_stream(const decide_context *c, const decide_device *devic
         return STREAM_FORKED;
     case DEVICE_ACTIVE:
         break;
+    }
+    return STREAM_OK;
+}
+
+stream_verdict decide_stream(const decide_context *c, const decide_device *device, slice user_id,
+                             const push_request *request, const decide_ledger *by_seq) {
+    (void)c;
+    stream_verdict caller = decide_caller(device, user_id);
+    if (caller != STREAM_OK) {
+        return caller;
     }
     if (request->acked_seq > device->applied_seq) {
         return STREAM_REGRESSED;

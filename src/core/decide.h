@@ -99,6 +99,8 @@ typedef enum {
     STREAM_GAP,
     STREAM_REGRESSED
 } stream_verdict;
+/* What is known from the device alone, whatever it asks: another user's, revoked, retired, forked. */
+stream_verdict decide_caller(const decide_device *device, slice user_id);
 /* by_seq[i]: the ledger row (scope, device, seq) of request->ops[i] (found only for re-sent ones).
  * A re-sent operation without a ledger row, with another key, or in a group that reaches over the
  * watermark belongs to another history: FORKED. A request without operations and with first_seq 0

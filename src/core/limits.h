@@ -31,6 +31,7 @@
 #define CLOCK_PARSE_ENTRIES_MAX 1024  /* entries accepted when a clock is parsed */
 #define SET_ELEMENTS_MAX 1000        /* elements of one set column: each is compared with each */
 #define TOKEN_BYTES_MAX 8192
+#define ROLES_MAX 16                  /* database roles that tokens may name */
 #define CURSOR_BYTES_MAX 512
 #define HTTP_HEAD_BYTES_MAX 16384
 #define HTTP_HEADERS_MAX 64
@@ -43,6 +44,7 @@
 #define HTTP_LINGER_MS 2000           /* reading on after a refusal, so that the answer arrives */
 #define HTTP_DRAIN_MS 15000           /* graceful stop, then connections are cut */
 #define SSE_KEEPALIVE_MS 15000        /* comment line, below the idle limit of proxies */
+#define SSE_LIFE_MS 300000            /* then it is opened again: rights may have changed */
 #define SERVER_QUEUE_MAX 4096         /* requests waiting for a stage */
 #define SERVER_HELD_BYTES_MAX (256u << 20) /* bodies and parsed requests in memory */
 #define SERVER_BATCH_MAX 1024         /* requests combined into one write */

@@ -189,6 +189,7 @@ static round_problem problem_of_type(slice type) {
         {"unauthenticated", PROBLEM_UNAUTHENTICATED},
         {"scope-forbidden", PROBLEM_FORBIDDEN},
         {"scope-revoked", PROBLEM_FORBIDDEN},
+        {"scope-read-only", PROBLEM_FORBIDDEN},
         {"device-revoked", PROBLEM_FORBIDDEN},
         {"device-unknown", PROBLEM_DEVICE_UNKNOWN},
         {"device-forked", PROBLEM_IDENTITY},

@@ -37,7 +37,7 @@ typedef enum {
     PROBLEM_TRANSPORT,
     PROBLEM_BUSY,
     PROBLEM_UNAUTHENTICATED,
-    PROBLEM_FORBIDDEN,      /* scope-forbidden, scope-revoked, device-revoked: park */
+    PROBLEM_FORBIDDEN,      /* scope-forbidden, -revoked, -read-only, device-revoked: park */
     PROBLEM_DEVICE_UNKNOWN, /* register, retry */
     PROBLEM_IDENTITY,       /* device-forked, sequence-gap, history-regressed, device-retired; or the
                                client itself found another history in an answer */

@@ -58,11 +58,11 @@ static bool no(check *c, const char *reason) {
     return false;
 }
 
-static bool parse_object(check *c, slice text, const json **out, const char *reason) {
-    slice decoded;
+static bool parse_object(check *c, slice text, slice *decoded, const json **out,
+                         const char *reason) {
     const json *root;
-    if (decode(c->memory, text, &decoded) != GODWIT_OK ||
-        json_parse(c->memory, decoded, &root, NULL) != GODWIT_OK || !json_is(root, JSON_OBJECT)) {
+    if (decode(c->memory, text, decoded) != GODWIT_OK ||
+        json_parse(c->memory, *decoded, &root, NULL) != GODWIT_OK || !json_is(root, JSON_OBJECT)) {
         return no(c, reason);
     }
     *out = root;
@@ -71,8 +71,8 @@ static bool parse_object(check *c, slice text, const json **out, const char *rea
 
 static bool check_header(check *c, slice text) {
     const json *header;
-    slice type;
-    if (!parse_object(c, text, &header, "the token's header is malformed")) {
+    slice type, decoded;
+    if (!parse_object(c, text, &decoded, &header, "the token's header is malformed")) {
         return false;
     }
     if (!json_text(json_get(header, "alg"), &c->algorithm)) {
@@ -204,16 +204,45 @@ static bool read_scopes(check *c, const json *node, slice *out, size_t *count) {
     return true;
 }
 
+/* The one device that the token is good for. */
+static bool check_device(check *c, const json *claims) {
+    slice path = c->settings->device_claim;
+    if (path.len > 0 &&
+        (!json_text(claim_at(claims, path), &c->out->device) || !id_device_valid(c->out->device))) {
+        return no(c, "the token names no device");
+    }
+    return true;
+}
+
+/* Only roles that the operator has named: a token can't choose a mightier one. */
+static bool check_role(check *c, const json *claims) {
+    const auth_settings *s = c->settings;
+    slice path = s->role_claim.len > 0 ? s->role_claim : SLICE("role");
+    if (s->role_count == 0) {
+        return true;
+    }
+    if (!json_text(claim_at(claims, path), &c->out->role)) {
+        return no(c, "the token names no database role");
+    }
+    for (size_t i = 0; i < s->role_count; i++) {
+        if (slice_equal(s->roles[i], c->out->role)) {
+            return true;
+        }
+    }
+    return no(c, "the token's database role is not one that is allowed here");
+}
+
 static bool check_claims(check *c, slice text) {
     const json *claims;
     principal *p = c->out;
-    if (!parse_object(c, text, &claims, "the token's claims are malformed")) {
+    if (!parse_object(c, text, &p->claims, &claims, "the token's claims are malformed")) {
         return false;
     }
     if (!json_text(json_get(claims, "sub"), &p->user) || !id_name_valid(p->user)) {
         return no(c, "the token names no subject");
     }
-    if (!check_times(c, claims) || !check_origin(c, claims)) {
+    if (!check_times(c, claims) || !check_origin(c, claims) || !check_device(c, claims) ||
+        !check_role(c, claims)) {
         return false;
     }
     slice path = c->settings->scopes_claim.len > 0 ? c->settings->scopes_claim : SLICE("scopes");
@@ -290,8 +319,8 @@ static bool names_valid(const slice *items, size_t count) {
     return count <= SCOPES_MAX;
 }
 
-/* The scopes where claim_at finds them: "a.b" becomes "a":{"b":[..]}. */
-static void write_scopes(bytes *b, bool *first, slice path, const principal *who) {
+/* Name and braces of a claim where claim_at finds it: "a.b" becomes "a":{"b": and, later, }. */
+static size_t open_claim(bytes *b, bool *first, slice path) {
     size_t depth = 0;
     const char *dot;
     while (path.len > 0 && (dot = memchr(path.ptr, '.', path.len)) != NULL) {
@@ -306,11 +335,23 @@ static void write_scopes(bytes *b, bool *first, slice path, const principal *who
     json_comma(b, first);
     json_write_text(b, path);
     bytes_char(b, ':');
-    write_list(b, who->scopes, who->scope_count);
+    return depth;
+}
+
+static void close_claim(bytes *b, bool *first, size_t depth) {
     while (depth-- > 0) {
         bytes_char(b, '}');
     }
     *first = false;
+}
+
+static slice first_step(slice path) {
+    const char *dot = path.len > 0 ? memchr(path.ptr, '.', path.len) : NULL;
+    return (slice){path.ptr, dot ? (size_t)(dot - path.ptr) : path.len};
+}
+
+static slice scopes_path(const auth_settings *settings) {
+    return settings->scopes_claim.len > 0 ? settings->scopes_claim : SLICE("scopes");
 }
 
 static void write_claims(bytes *b, const auth_settings *settings, const principal *who,
@@ -320,8 +361,14 @@ static void write_claims(bytes *b, const auth_settings *settings, const principa
     json_key(b, &first, "sub");
     json_write_text(b, who->user);
     if (who->scope_count > 0) {
-        slice path = settings->scopes_claim;
-        write_scopes(b, &first, path.len > 0 ? path : SLICE("scopes"), who);
+        size_t depth = open_claim(b, &first, scopes_path(settings));
+        write_list(b, who->scopes, who->scope_count);
+        close_claim(b, &first, depth);
+    }
+    if (who->device.len > 0) {
+        size_t depth = open_claim(b, &first, settings->device_claim);
+        json_write_text(b, who->device);
+        close_claim(b, &first, depth);
     }
     if (who->read_scope_count > 0) {
         json_key(b, &first, "read_scopes");
@@ -344,10 +391,18 @@ static void write_claims(bytes *b, const auth_settings *settings, const principa
     bytes_char(b, '}');
 }
 
+/* Claims under one object are not put together: it would be there twice. */
+static bool device_valid(const auth_settings *settings, const principal *who) {
+    return who->device.len == 0 ? settings->device_claim.len == 0
+                                : id_device_valid(who->device) && settings->device_claim.len > 0 &&
+                                      !slice_equal(first_step(settings->device_claim),
+                                                   first_step(scopes_path(settings)));
+}
+
 godwit_status auth_mint(const auth_settings *settings, slice key, const principal *who,
                         int64_t now_s, bytes *out) {
     if (key.len < KEY_SECRET_BYTES_MIN || !id_name_valid(who->user) ||
-        !names_valid(who->scopes, who->scope_count) ||
+        !device_valid(settings, who) || !names_valid(who->scopes, who->scope_count) ||
         !names_valid(who->read_scopes, who->read_scope_count)) {
         return GODWIT_INVALID;
     }

@@ -9,6 +9,7 @@
 #ifndef SERVER_AUTH_H
 #define SERVER_AUTH_H
 
+#include "core/limits.h"
 #include "server/keys.h"
 #include "server/service.h"
 
@@ -16,6 +17,10 @@ typedef struct {
     slice issuer;       /* empty = `iss` is not looked at */
     slice audience;     /* empty = `aud` is not looked at */
     slice scopes_claim; /* empty = "scopes"; dots lead into nested objects: app_metadata.scopes */
+    slice device_claim; /* a token must name its device there; empty = it names none */
+    slice role_claim;   /* empty = "role" */
+    slice roles[ROLES_MAX]; /* a token must name one of them as its database role; none = no role */
+    size_t role_count;
 } auth_settings;
 
 /* Checks a token. OK: *out is filled, its slices live in `a` or in `token`'s decoded copy in `a`.

@@ -1,6 +1,7 @@
 /* Collects the texts of all sources, then checks them once. The file is read by inih; the first
  * error it meets wins, with its line. */
 #include "server/config.h"
+#include "core/id.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -139,6 +140,39 @@ static godwit_status bad(char message[512], const char *key, const char *value,
     return GODWIT_INVALID;
 }
 
+/* "a, b": up to `max` names. */
+static bool parse_names(const char *text, slice *out, size_t max, size_t *count) {
+    *count = 0;
+    for (const char *at = text; at;) {
+        at += strspn(at, " \t");
+        const char *comma = strchr(at, ',');
+        size_t len = comma ? (size_t)(comma - at) : strlen(at);
+        const char *next = comma ? comma + 1 : NULL;
+        while (len > 0 && (at[len - 1] == ' ' || at[len - 1] == '\t')) {
+            len--;
+        }
+        if (*count == max || !id_name_valid((slice){at, len})) {
+            return false;
+        }
+        out[(*count)++] = (slice){at, len};
+        at = next;
+    }
+    return true;
+}
+
+static godwit_status interpret_tokens(const config_texts *t, config *out, char message[512]) {
+    out->jwt_issuer = t->jwt_issuer;
+    out->jwt_audience = t->jwt_audience;
+    out->scopes_claim = t->scopes_claim;
+    out->device_claim = t->device_claim;
+    if (t->read_only_scopes && !parse_names(t->read_only_scopes, out->read_only,
+                                            COUNT_OF(out->read_only), &out->read_only_count)) {
+        return bad(message, "read_only_scopes", t->read_only_scopes,
+                   "a list of at most 64 names, separated by commas");
+    }
+    return GODWIT_OK;
+}
+
 static godwit_status interpret_retention(const config_texts *t, config *out, char message[512]) {
     out->retain = retain_default;
     out->janitor_every_ms = 60000;
@@ -258,10 +292,8 @@ static godwit_status interpret(const config_texts *t, config *out, char message[
                             out->hooks.timeout_ms < 1 || out->hooks.timeout_ms > 60000)) {
         return bad(message, "hook_timeout", t->hook_timeout, "a time between 1ms and 60s");
     }
-    out->jwt_issuer = t->jwt_issuer;
-    out->jwt_audience = t->jwt_audience;
-    out->scopes_claim = t->scopes_claim;
-    return interpret_retention(t, out, message);
+    godwit_status status = interpret_tokens(t, out, message);
+    return status == GODWIT_OK ? interpret_retention(t, out, message) : status;
 }
 
 godwit_status config_load(arena *a, const config_texts *flags,

@@ -9,6 +9,7 @@
  *   dev = no                       jwt_audience = godwit
  *   log = info                     scopes_claim = app_metadata.scopes
  *   keep_log = 30d                 keep_conflicts = forever
+ *   device_claim = device          read_only_scopes = news, catalog
  *   jwks = https://id.example/.well-known/jwks.json
  *   jwks_refresh = 10m
  *   keep_log_max = 90d             keep_devices = 400d
@@ -23,6 +24,7 @@
 #define SERVER_CONFIG_H
 
 #include "core/arena.h"
+#include "core/limits.h"
 #include "core/retain.h"
 #include "server/hooks.h"
 #include "server/log.h"
@@ -42,6 +44,8 @@
     X(jwks)                                                                                        \
     X(jwks_refresh)                                                                                \
     X(scopes_claim)                                                                                \
+    X(device_claim)                                                                                \
+    X(read_only_scopes)                                                                            \
     X(hooks)                                                                                       \
     X(hook_timeout)                                                                                \
     X(keep_log)                                                                                    \
@@ -73,7 +77,9 @@ typedef struct {
     const char *jwt_secret_file;                          /* NULL = DATA/secret */
     const char *jwks;                                     /* path or URL; NULL = none */
     int64_t jwks_refresh_ms;
-    const char *jwt_issuer, *jwt_audience, *scopes_claim; /* NULL = not set */
+    const char *jwt_issuer, *jwt_audience, *scopes_claim, *device_claim; /* NULL = not set */
+    slice read_only[SCOPES_MAX]; /* scopes that no token writes to */
+    size_t read_only_count;
     hook_options hooks; /* library NULL = none; program is the caller's */
     retain_policy retain;
     int64_t janitor_every_ms;

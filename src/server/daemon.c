@@ -192,6 +192,7 @@ static void apply_settings(server *s, const config *settings, keyring *keys) {
     s->auth.issuer = slice_of(settings->jwt_issuer);
     s->auth.audience = slice_of(settings->jwt_audience);
     s->auth.scopes_claim = slice_of(settings->scopes_claim);
+    s->auth.device_claim = slice_of(settings->device_claim);
     s->connections_max = raise_file_limit();
 }
 
@@ -201,6 +202,8 @@ static godwit_status open_service(server *s, const config *settings, char messag
                                .config_tables = settings->config_file,
                                .dev = settings->dev,
                                .hooks = settings->hooks.library ? &settings->hooks : NULL,
+                               .read_only = settings->read_only,
+                               .read_only_count = settings->read_only_count,
                                .retain = &settings->retain};
     return service_open(&options, &s->service, message);
 }

@@ -382,7 +382,7 @@ void dispatch_done(request *r) {
         return;
     }
     ASSERT(c->state == CONN_WORKING && c->request == r);
-    if (r->stage == STAGE_HEAD) {
+    if (r->stage == STAGE_HEAD && r->job.status == 0) {
         stream_begin(c, r);
         return;
     }

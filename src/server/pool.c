@@ -241,7 +241,7 @@ static void work_on(struct worker *w, request *r) {
         return;
     }
     if (r->stage == STAGE_HEAD) {
-        r->head = service_head(s, w->reader, r->scope);
+        r->head = service_head(s, w->reader, &r->job, r->scope);
     } else {
         r->job.park = false;
         service_read(s, w->reader, &r->job);

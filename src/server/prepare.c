@@ -14,6 +14,15 @@ static void forbid(service_job *job) {
     service_problem(job, 403, "scope-forbidden", "the token does not allow this scope", NULL);
 }
 
+static bool may_write(const service *s, const service_job *job, slice scope) {
+    for (size_t i = 0; i < s->read_only_count; i++) {
+        if (slice_equal(s->read_only[i], scope)) {
+            return false;
+        }
+    }
+    return principal_may_write(&job->who, scope);
+}
+
 static slice default_scope(const principal *p) {
     if (p->scope_count) {
         return p->scopes[0];
@@ -69,6 +78,9 @@ static void prepare_register(service_job *job, job_state *state) {
         service_problem(job, error.http, error.type, error.detail, NULL);
         return;
     }
+    if (!admit_named(job, state->reg.device_id)) {
+        return;
+    }
     for (size_t i = 0; i < state->reg.scope_count; i++) {
         if (!principal_may_read(&job->who, state->reg.scopes[i])) {
             forbid(job);
@@ -101,9 +113,15 @@ static void prepare_push(service *s, service_job *job, job_state *state) {
         return;
     }
     state->scope = request->scope.len ? request->scope : default_scope(&job->who);
-    if (request->op_count ? !principal_may_write(&job->who, state->scope)
-                          : !principal_may_read(&job->who, state->scope)) {
+    if (!principal_may_read(&job->who, state->scope)) {
         forbid(job);
+        return;
+    }
+    if (request->op_count && !may_write(s, job, state->scope)) {
+        service_problem(job, 403, "scope-read-only", "this scope may only be read", NULL);
+        return;
+    }
+    if (!admit_named(job, request->device_id)) {
         return;
     }
     if (request->dry_run) {

@@ -314,6 +314,9 @@ static godwit_status run_push(scope_run *run, service_job *job) {
     if (status == GODWIT_OK && state->push.stream) {
         status = push_load_stream(&p, &refused);
     } else if (status == GODWIT_OK) {
+        status = push_load_plain(&p, &refused);
+    }
+    if (status == GODWIT_OK && !refused) {
         status = push_header_key(&p, print, &key, &refused);
     }
     if (status != GODWIT_OK || refused) {

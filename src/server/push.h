@@ -39,6 +39,8 @@ typedef struct {
 
 /* Device and what was decided before. *refused: the push is answered. */
 godwit_status push_load_stream(push *p, bool *refused) MUST_USE;
+/* The same without a stream: a device that is registered must be the user's and in use. */
+godwit_status push_load_plain(push *p, bool *refused) MUST_USE;
 /* Salts of the bases the operations name. */
 godwit_status push_load_salts(push *p) MUST_USE;
 /* Working rows of operations from..to; only those new to the context, or all of them (reload). */

@@ -154,16 +154,10 @@ const char *push_stream_members(service_job *job, const decide_device *device) {
 bool push_refuse_stream(service_job *job, stream_verdict verdict, const decide_device *device) {
     switch (verdict) {
     case STREAM_OK:
-        return false;
-    case STREAM_FORBIDDEN_DEVICE: /* the same as for an id that nobody has */
-        service_problem(job, 409, "device-unknown", "register the device in this scope", NULL);
-        return true;
+    case STREAM_FORBIDDEN_DEVICE:
     case STREAM_REVOKED:
-        service_problem(job, 403, "device-revoked", "the device may no longer be used", NULL);
-        return true;
     case STREAM_RETIRED:
-        service_problem(job, 409, "device-retired", "go on under a new device id", NULL);
-        return true;
+        return admit_refuse(job, verdict);
     case STREAM_FORKED:
         service_problem(job, 409, "device-forked",
                         "the operations do not continue this device's history",

@@ -219,6 +219,19 @@ static godwit_status load_by_key(push *p) {
     return status;
 }
 
+godwit_status push_load_plain(push *p, bool *refused) {
+    scope_run *run = p->scope;
+    decide_device device;
+    if (p->request->device_id.len == 0) {
+        return GODWIT_OK;
+    }
+    godwit_status status =
+        store_device_load(run->st, run->a, run->c.scope, p->request->device_id, &device);
+    *refused =
+        status == GODWIT_OK && admit_refuse(p->job, decide_caller(&device, p->job->who.user));
+    return status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
+}
+
 /* Device and what was decided before. *refused: the push is answered. */
 godwit_status push_load_stream(push *p, bool *refused) {
     scope_run *run = p->scope;

@@ -90,6 +90,8 @@ godwit_status service_open(const service_options *options, service **out, char *
     }
     s->dev = options->dev;
     s->hooks = options->hooks;
+    s->read_only = options->read_only;
+    s->read_only_count = options->read_only_count;
     s->now_ms = options->now_ms;
     s->context = options->context;
     s->retain = options->retain ? *options->retain : retain_default;
@@ -172,6 +174,7 @@ static const char *title_of(const char *type) {
         {"too-large", "The request is over a limit"},
         {"unauthenticated", "A valid token is needed"},
         {"scope-forbidden", "The token does not allow this scope"},
+        {"scope-read-only", "The scope may only be read"},
         {"device-revoked", "The device may not be used"},
         {"device-unknown", "The device is not registered in this scope"},
         {"device-retired", "The device has been retired"},
@@ -277,6 +280,10 @@ void service_read(service *s, service_reader *r, service_job *job) {
         service_fail(job, status);
         return;
     }
+    if (!admit_reader(r, job, ((job_state *)job->state)->scope)) {
+        store_read_end(r->store);
+        return;
+    }
     switch (job->verb) {
     case VERB_SYNC:
     case VERB_PUSH:
@@ -320,12 +327,18 @@ godwit_status service_ready(const service *s) {
     return (godwit_status)atomic_load(&s->unready);
 }
 
-int64_t service_head(service *s, service_reader *r, slice scope) {
+int64_t service_head(service *s, service_reader *r, service_job *job, slice scope) {
     store_scope state = {0};
-    if (store_read_begin(r->store, service_registry(s)->tables) == GODWIT_OK &&
-        store_read_scope(r->store, scope, &state) != GODWIT_OK) {
-        state.head = 0;
+    arena_reset(&r->scratch);
+    godwit_status status = store_read_begin(r->store, service_registry(s)->tables);
+    if (status != GODWIT_OK) {
+        service_fail(job, status);
+    } else if (admit_reader(r, job, scope)) {
+        status = store_read_scope(r->store, scope, &state);
+        if (status != GODWIT_OK) {
+            service_fail(job, status);
+        }
     }
     store_read_end(r->store);
-    return state.head;
+    return job->status ? -1 : state.head;
 }

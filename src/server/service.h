@@ -23,6 +23,9 @@ typedef struct {
     size_t scope_count;
     slice read_scopes[64];  /* read only */
     size_t read_scope_count;
+    slice device;           /* the token is good for this device alone; empty = for any of the user's */
+    slice role;             /* database role whose rights decide about rows; empty = the scope decides */
+    slice claims;           /* all of the token's claims, as JSON; may be empty */
     int64_t expires_s;      /* unix seconds; 0 = never */
 } principal;
 bool principal_may_write(const principal *p, slice scope);
@@ -84,6 +87,8 @@ typedef struct {
     const char *config_tables;   /* path of a configuration file whose [table NAME] sections apply; NULL */
     bool dev;                    /* adopt what devices declare */
     const hook_options *hooks;   /* borrowed; NULL = none */
+    const slice *read_only;      /* scopes that nobody writes to through this service */
+    size_t read_only_count;
     const retain_policy *retain; /* how long what is kept; NULL = retain_default */
     int64_t (*now_ms)(void *context); /* NULL = the system's clock */
     void *context;
@@ -119,8 +124,8 @@ void service_metrics(const service *s, bytes *b);
 /* Whether it can write now: GODWIT_OK, or what keeps it from it (FULL, IO, ..), as of the last write, or of
  * the janitor's look at the disk. Any thread; costs nothing. */
 godwit_status service_ready(const service *s);
-/* For SSE: head of a scope now. */
-int64_t service_head(service *s, service_reader *r, slice scope);
+/* For SSE: head of a scope now. -1: the job is answered, its device may not ask. */
+int64_t service_head(service *s, service_reader *r, service_job *job, slice scope);
 /* Housekeeping on the writer thread: retention, in short transactions, for about budget_ms. true: there
  * is more to do; false: it has been through all scopes. */
 bool service_janitor(service *s, int64_t budget_ms);

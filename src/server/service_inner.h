@@ -2,6 +2,7 @@
  *
  *   service.c       life, jobs, problems, dispatch
  *   prepare.c       parsing and what can be refused without the database
+ *   admit.c         may the device that asks?
  *   push.c          combining: load, decide, save, for all waiting pushes
  *   push_load.c, push_ledger.c
  *   push_answer.c   results of a push
@@ -46,6 +47,8 @@ struct service {
     arena batch; /* of one transaction */
     upcaster *upcaster; /* the writer's; NULL until an operation needs it */
     const hook_options *hooks; /* NULL = none */
+    const slice *read_only;    /* the options' */
+    size_t read_only_count;
     bool hooks_validate;
     stats stats;
     _Atomic int unready; /* the godwit_status that keeps it from writing; GODWIT_OK = it can */
@@ -125,6 +128,14 @@ void ask_prepare(service *s, service_job *job);
 bool ask_refuses(const job_state *state, size_t at, size_t count, decide_refusal *out);
 void upcaster_free(upcaster *maker);
 int64_t service_mono_us(void);
+
+/* admit.c */
+/* false: the token is for another device than the one the request names; answered. */
+bool admit_named(service_job *job, slice device);
+/* Inside a read: the device that asks, if it says so, is this user's and in use. false: answered. */
+bool admit_reader(service_reader *r, service_job *job, slice scope);
+/* true: answered; the device may not go on. */
+bool admit_refuse(service_job *job, stream_verdict verdict);
 
 /* seen.c */
 bool seen_open(seen_list *list);

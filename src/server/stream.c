@@ -4,8 +4,8 @@
  *   data: {"scope":"s","head":123}
  *
  * Hints only: a slow reader gets the newest head when there is room again, not every one between.
- * The stream ends when the token does, or when its device opens another, and begins by saying the
- * present head. */
+ * The stream ends when the token does, after five minutes, or when its device opens another, and
+ * begins by saying the present head. */
 #include "server/net.h"
 
 static void write_head(conn *c) {
@@ -50,14 +50,15 @@ void stream_wake(waiter *w, int64_t head) {
     send_news(c);
 }
 
-/* When the token's time is over, in this clock; the leeway counts for one that is over already. */
+/* When the token's time is over, in this clock; the leeway counts for one that is over already. It
+ * is over after SSE_LIFE_MS anyhow: whoever comes back is asked again whether it may. */
 static int64_t end_of_token(const request *r) {
     int64_t expires = r->job.who.expires_s, now = loop_wall_s();
-    if (expires == 0) {
-        return 0;
+    int64_t ms = SSE_LIFE_MS;
+    if (expires != 0) {
+        int64_t left = expires > now ? expires - now : expires + TOKEN_LEEWAY_S - now;
+        ms = left * 1000 < ms ? left * 1000 : ms;
     }
-    int64_t left = expires > now ? expires - now : expires + TOKEN_LEEWAY_S - now;
-    int64_t ms = left > 86400 * 365 ? 86400LL * 365 * 1000 : left * 1000;
     return loop_mono_ms() + (ms > 0 ? ms : 1);
 }
 

@@ -125,8 +125,9 @@ class Answer:
 class Server:
     """One `godwit serve`."""
 
-    def __init__(self, folder, schema=SCHEMA, config=None, dev=False, env=None, wrapper=()):
+    def __init__(self, folder, schema=SCHEMA, config=None, dev=False, env=None, wrapper=(), db=None):
         self.folder = folder
+        self.db = db
         self.data = os.path.join(folder, "data")
         self.schema = None
         self.config = None
@@ -163,6 +164,8 @@ class Server:
             command += ["--config", self.config]
         if self.dev:
             command += ["--dev"]
+        if self.db:
+            command += ["--db", self.db]
         return command
 
     def spawn(self):

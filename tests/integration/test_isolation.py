@@ -1,6 +1,7 @@
-"""Tenants are kept apart: every endpoint, asked with every kind of credential, about things that exist and things
-that do not. What belongs to somebody else and what is not there get the same answer, word for word, and
-nothing that is answered or written crosses a scope."""
+"""Tenants are kept apart, on both stores: every endpoint, asked with every kind of credential, about things that
+exist and things that do not. What belongs to somebody else and what is not there get the same answer, word
+for word, and nothing that is answered or written crosses a scope. A device that was revoked is refused
+everywhere."""
 import base64
 import hmac
 import json
@@ -10,32 +11,75 @@ import urllib.request
 
 import pytest
 
-from harness import Answer
+import harness
+from harness import Answer, cli
+from postgres import Cluster
+
+CREDENTIALS = ("none", "expired", "forged", "other-tenant", "other-device", "revoked", "read-only", "own")
+READS = ("sync", "changes", "snapshot", "conflicts", "audit")
+ENDPOINTS = ("devices", "operations", "reconcile", *READS)
 
 
-CREDENTIALS = ("none", "expired", "forged", "other-tenant", "read-only", "own")
+class Store:
+    """One server over one kind of store, and the operator's view of it."""
+
+    def __init__(self, folder, kind):
+        self.world = harness.World(folder)
+        self.cluster = Cluster() if kind == "postgres" else None
+        config = "[server]\nread_only_scopes = archive, news\n[table pins]\npolicy.title = manual\n"
+        if self.cluster:
+            self.url = self.cluster.database(harness.SCHEMA.replace("REAL", "double precision"), ("pins", "forms"))
+            self.server = self.world.server(schema=None, config=config, db=self.url)
+        else:
+            self.server = self.world.server(config=config)
+
+    def rows(self, sql):
+        """godwit_* are tables of schema godwit there."""
+        if not self.cluster:
+            return [[str(v) for v in row] for row in self.server.query(sql)]
+        return self.cluster.sql(sql.replace("godwit_", "godwit."), self.url)
+
+    def devices(self, *arguments):
+        where = ("--db", self.url) if self.cluster else ("--data", self.server.data)
+        done = cli("devices", *arguments, *where)
+        assert done.code == 0, done
+
+    def close(self):
+        self.world.close()
+        if self.cluster:
+            self.cluster.close()
 
 
-@pytest.fixture(scope="module")
-def tenants(tmp_path_factory):
-    """Ana in `north`, Ben in `south`; each has a pin and a device. Ana's pin has an open conflict."""
-    import harness
-    world = harness.World(tmp_path_factory.mktemp("tenants"))
-    server = world.server(config="[table pins]\npolicy.title = manual\n")
-    for user, scope, device, pin in (("ana", "north", "a-1", "pin-n"), ("ben", "south", "b-1", "pin-s")):
-        token = server.token(user, scope)
-        assert server.post("/v1/devices", {"deviceId": device, "lineage": device, "scopes": [scope]},
-                           token=token).status == 200
-        push(server, token, scope, "create", pin, {"title": f"secret of {scope}"})
-        push(server, token, scope, "update", pin, {"title": "mine"}, baseSeq=1)
-        push(server, token, scope, "update", pin, {"title": "theirs"}, baseSeq=1)
-    yield server
-    world.close()
+@pytest.fixture(scope="module", params=("sqlite", "postgres"))
+def store(request, tmp_path_factory):
+    """Ana in `north`, Ben in `south`; each has a pin and a device, Ana a second one that was revoked, and
+    Cleo is in `north` too. Ana's pin has an open conflict."""
+    s = Store(tmp_path_factory.mktemp(request.param), request.param)
+    for user, scope, device, pin in (("ana", "north", "a-1", "pin-n"), ("ben", "south", "b-1", "pin-s"),
+                                     ("ana", "north", "a-lost", None), ("cleo", "north", "c-1", None)):
+        token = s.server.token(user, scope)
+        assert register(s.server, token, scope, device).status == 200
+        if pin:
+            push(s.server, token, scope, "create", pin, {"title": f"secret of {scope}"})
+            push(s.server, token, scope, "update", pin, {"title": "mine"}, baseSeq=1)
+            push(s.server, token, scope, "update", pin, {"title": "theirs"}, baseSeq=1)
+    s.devices("revoke", "a-lost")
+    yield s
+    s.close()
 
 
-def push(server, token, scope, operation, pin, payload, **more):
+@pytest.fixture
+def tenants(store):
+    return store.server
+
+
+def register(server, token, scope, device):
+    return server.post("/v1/devices", {"deviceId": device, "lineage": device, "scopes": [scope]}, token=token)
+
+
+def push(server, token, scope, operation, pin, payload, device="tool", **more):
     push.count += 1
-    body = {"deviceId": "tool", "scope": scope, "operations": [
+    body = {"deviceId": device, "scope": scope, "operations": [
         {"id": "1", "operation": operation, "entityType": "pins", "entityId": pin, "payload": payload,
          "idempotencyKey": f"k{push.count}", **more}]}
     return server.post("/v1/sync/operations", body, token=token)
@@ -50,22 +94,22 @@ def signed(secret, claims):
     return b".".join([*parts, base64.urlsafe_b64encode(mac).rstrip(b"=")]).decode()
 
 
+def secret_of(server):
+    with open(server.data + "/secret", "rb") as stream:
+        return stream.read().strip()
+
+
 def credential(server, kind):
     """What is sent to ask about `north`."""
-    if kind == "none":
-        return ""
-    with open(server.data + "/secret", "rb") as stream:
-        secret = stream.read().strip()
     claims = {"sub": "ana", "scopes": ["north"], "exp": int(time.time()) + 600}
-    if kind == "expired":
-        return signed(secret, {**claims, "exp": int(time.time()) - 3600})
-    if kind == "forged":
-        return signed(b"x" * 64, claims)
-    if kind == "other-tenant":
-        return server.token("ben", "south")
-    if kind == "read-only":
-        return signed(secret, {**claims, "scopes": [], "read_scopes": ["north"]})
-    return server.token("ana", "north")
+    return {"none": lambda: "",
+            "expired": lambda: signed(secret_of(server), {**claims, "exp": int(time.time()) - 3600}),
+            "forged": lambda: signed(b"x" * 64, claims),
+            "other-tenant": lambda: server.token("ben", "south"),
+            "other-device": lambda: server.token("cleo", "north"),
+            "revoked": lambda: server.token("ana", "north"),
+            "read-only": lambda: signed(secret_of(server), {**claims, "scopes": [], "read_scopes": ["north"]}),
+            "own": lambda: server.token("ana", "north")}[kind]()
 
 
 def events(server, token, query):
@@ -82,25 +126,20 @@ def events(server, token, query):
 def ask(server, endpoint, token, scope, device, pin):
     """One request to `endpoint` about these names."""
     if endpoint == "devices":
-        return server.post("/v1/devices", {"deviceId": device, "lineage": device, "scopes": [scope]}, token=token)
+        return register(server, token, scope, device)
     if endpoint == "sync":
         return server.post("/v1/sync", {"deviceId": device, "scope": scope, "operations": []}, token=token)
     if endpoint == "operations":
-        ask.count += 1
-        return server.post("/v1/sync/operations", {"deviceId": "tool", "scope": scope, "operations": [
-            {"id": "1", "operation": "update", "entityType": "pins", "entityId": pin, "payload": {"note": "n"},
-             "idempotencyKey": f"i{ask.count}"}]}, token=token)
+        return push(server, token, scope, "update", pin, {"note": "n"}, device)
+    if endpoint == "reconcile":
+        return server.post("/v1/streams/reconcile", {"scope": scope, "identities": [
+            {"deviceId": device, "keys": [[1, "00" * 32]]}]}, token=token)
     if endpoint == "events":
         return events(server, token, f"scope={scope}&device={device}")
     path = {"changes": "/v1/sync/changes?", "snapshot": "/v1/sync/snapshot?",
             "conflicts": "/v1/conflicts?",
             "audit": f"/v1/audit?entityType=pins&entityId={pin}&"}[endpoint]
     return server.get(f"{path}scope={scope}&device={device}", token=token)
-
-
-ask.count = 0
-ENDPOINTS = ("devices", "sync", "operations", "changes", "snapshot", "conflicts", "audit")
-WRITES = ("devices", "operations")
 
 
 def without_names(answer, *names):
@@ -110,17 +149,59 @@ def without_names(answer, *names):
     return answer.status, text
 
 
-@pytest.mark.parametrize("kind", [k for k in CREDENTIALS if k not in ("own", "read-only")])
-@pytest.mark.parametrize("endpoint", ENDPOINTS + ("events",))
-def test_what_is_not_mine_is_as_good_as_absent(tenants, endpoint, kind):
+def counts(store):
+    return store.rows("SELECT (SELECT count(*) FROM godwit_change), (SELECT count(*) FROM godwit_device),"
+                      " (SELECT count(*) FROM godwit_commit)")
+
+
+@pytest.mark.parametrize("kind", ("none", "expired", "forged", "other-tenant"))
+@pytest.mark.parametrize("endpoint", (*ENDPOINTS, "events"))
+def test_what_is_not_mine_is_as_good_as_absent(store, tenants, endpoint, kind):
     token = credential(tenants, kind)
-    before = tenants.query("SELECT count(*) FROM godwit_change")
+    before = counts(store)
     there = ask(tenants, endpoint, token, "north", "a-1", "pin-n")
     absent = ask(tenants, endpoint, token, "east", "x-9", "pin-x")
-    assert there.status in ((403,) if kind == "other-tenant" else (401,))
+    assert there.status == (403 if kind == "other-tenant" else 401)
     assert without_names(there, "north", "a-1", "pin-n") == without_names(absent, "east", "x-9", "pin-x")
     assert "secret of" not in there.body.decode()
-    assert tenants.query("SELECT count(*) FROM godwit_change") == before
+    assert counts(store) == before
+
+
+@pytest.mark.parametrize("endpoint", (*ENDPOINTS, "events"))
+def test_a_device_of_another_user_is_as_good_as_absent(store, tenants, endpoint):
+    """In one scope: Cleo says she is Ana's device, or one that nobody has."""
+    token = credential(tenants, "other-device")
+    before = counts(store)
+    there = ask(tenants, endpoint, token, "north", "a-1", "pin-n")
+    if endpoint == "devices":
+        assert there.status == 403 and there.problem == "device-revoked"  # an id can be taken only once
+    elif endpoint == "reconcile":
+        absent = ask(tenants, endpoint, token, "north", "x-9", "pin-x")
+        assert there.status == 200 and without_names(there, "a-1") == without_names(absent, "x-9")
+    else:
+        assert there.status == 409 and there.problem == "device-unknown", there
+        if endpoint not in ("sync", "operations"):  # those two do not ask that a device be registered
+            absent = ask(tenants, endpoint, token, "north", "x-9", "pin-n")
+            assert without_names(there, "a-1") == without_names(absent, "x-9")
+    assert counts(store) == before
+
+
+@pytest.mark.parametrize("pin", ("pin-n", "pin-x"))
+@pytest.mark.parametrize("endpoint", (*ENDPOINTS, "events"))
+def test_a_revoked_device_is_refused_everywhere(store, tenants, endpoint, pin):
+    before = counts(store)
+    answer = ask(tenants, endpoint, credential(tenants, "revoked"), "north", "a-lost", pin)
+    assert answer.status == 403 and answer.problem == "device-revoked", answer
+    assert "secret of" not in answer.body.decode() and counts(store) == before
+
+
+@pytest.mark.parametrize("endpoint", (*READS, "events"))
+def test_a_retired_device_is_told_so(store, tenants, endpoint):
+    token = credential(tenants, "own")
+    assert register(tenants, token, "north", "a-old").status == 200
+    store.devices("retire", "a-old")
+    answer = ask(tenants, endpoint, token, "north", "a-old", "pin-n")
+    assert answer.status == 409 and answer.problem == "device-retired", answer
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
@@ -129,36 +210,50 @@ def test_a_reader_reads_and_a_writer_writes(tenants, endpoint):
     assert reads.status == (403 if endpoint == "operations" else 200), reads
     own = ask(tenants, endpoint, credential(tenants, "own"), "north", "a-1", "pin-n")
     assert own.status == 200, own
+    absent = ask(tenants, endpoint, credential(tenants, "own"), "north", "a-1", "pin-x")
+    assert absent.status == 200, absent
 
 
-@pytest.mark.parametrize("endpoint", ("sync", "changes", "snapshot", "conflicts", "audit"))
+def test_scopes_that_may_only_be_read(store, tenants):
+    """By the token, or by the configuration whatever the token says: pulls work, pushes are told why not."""
+    before = counts(store)
+    for token, scope, device in ((credential(tenants, "read-only"), "north", "a-1"),
+                                 (tenants.token("ana", "news"), "news", "n-1")):
+        assert register(tenants, token, scope, device).status == 200
+        for pin in ("pin-n", "pin-x"):
+            refused = push(tenants, token, scope, "update", pin, {"title": "over"})
+            assert refused.status == 403 and refused.problem == "scope-read-only", refused
+        for endpoint in (*READS, "reconcile", "events"):
+            assert ask(tenants, endpoint, token, scope, device, "pin-n").status == 200, endpoint
+    after = counts(store)
+    assert (after[0][0], after[0][2]) == (before[0][0], before[0][2])
+
+
+@pytest.mark.parametrize("endpoint", READS)
 def test_answers_hold_nothing_of_others(tenants, endpoint):
-    """In one's own scope, asking about the other's row and device."""
-    token = tenants.token("ben", "south")
-    answer = ask(tenants, endpoint, token, "south", "b-1", "pin-n")
+    """In one's own scope, asking about the other's row."""
+    answer = ask(tenants, endpoint, tenants.token("ben", "south"), "south", "b-1", "pin-n")
     assert answer.status == 200
     for word in ("north", "pin-n", "a-1", "ana"):
         assert f'"{word}"' not in answer.body.decode().replace('"entityId":"pin-n"', ""), word
 
 
-def test_writes_stay_in_their_scope(tenants):
+def test_writes_stay_in_their_scope(store, tenants):
     """Ben may not change, delete, take over or even notice Ana's row."""
     ben = tenants.token("ben", "south")
-    row = tenants.query("SELECT title, note FROM pins WHERE id = 'pin-n'")
-    outcomes = {}
+    row = store.rows("SELECT title, note FROM pins WHERE id = 'pin-n'")
     for operation in ("update", "delete"):
+        results = []
         for pin in ("pin-n", "pin-none"):
             done = push(tenants, ben, "south", operation, pin, {"title": "taken"} if operation == "update" else {})
             assert done.status == 200
-            outcomes[operation, pin] = without_names(done, pin)[1].replace(f'k{push.count}', "?")
-        first, second = (json.loads(outcomes[operation, p])["results"][0] for p in ("pin-n", "pin-none"))
-        for result in (first, second):
-            result.pop("commitSeq", None)
-            result.pop("key", None)
-        assert first == second, operation
+            results.append(json.loads(done.body.decode().replace(pin, "?").replace(f"k{push.count}", "?"))["results"][0])
+            results[-1].pop("commitSeq", None)
+            results[-1].pop("key", None)
+        assert results[0] == results[1], operation
     made = push(tenants, ben, "south", "create", "pin-n", {"title": "taken"}).json["results"][0]
     assert made["status"] == "error" and made["error"]["code"] == "id-unavailable"
-    assert tenants.query("SELECT title, note FROM pins WHERE id = 'pin-n'") == row
+    assert store.rows("SELECT title, note FROM pins WHERE id = 'pin-n'") == row
 
 
 def test_keys_and_devices_of_others(tenants):
@@ -168,7 +263,7 @@ def test_keys_and_devices_of_others(tenants):
     stolen = tenants.get(f"/v1/sync/changes?scope=south&cursor={cursor}", token=ben)
     damaged = tenants.get(f"/v1/sync/changes?scope=south&cursor={cursor[:-4]}AAAA", token=ben)
     assert stolen.status in (400, 410) and damaged.status in (400, 410)
-    taken = tenants.post("/v1/devices", {"deviceId": "a-1", "lineage": "a-1", "scopes": ["south"]}, token=ben)
+    taken = register(tenants, ben, "south", "a-1")
     assert taken.status == 200 and taken.json["scopes"] == [
         {"scope": "south", "head": taken.json["scopes"][0]["head"], "appliedSeq": 0, "lastKey": ""}]  # another stream
     conflict = tenants.get("/v1/conflicts?scope=north", token=ana).json["conflicts"][0]["id"]
@@ -176,3 +271,24 @@ def test_keys_and_devices_of_others(tenants):
     assert closing.status == 200
     still = [c for c in tenants.get("/v1/conflicts?scope=north", token=ana).json["conflicts"] if c["id"] == conflict]
     assert still and still[0]["state"] == "open"
+
+
+def test_a_token_of_one_device(world):
+    """With device_claim a token is good for the device it names, whatever the request says of itself."""
+    server = world.server(config="[server]\ndevice_claim = app.device\n")
+    config = ("--config", server.config, "--data", server.data, "--sub", "ana", "--scope", "field")
+    nameless = cli("token", *config)
+    assert nameless.code == 2 and "--device" in nameless.err
+    token = cli("token", *config, "--device", "a-1").out.strip()
+    assert register(server, token, "field", "a-1").status == 200
+    assert push(server, token, "field", "create", "p", {"title": "t"}, device="a-1").status == 200
+    for endpoint in ("devices", "operations", "sync", "changes", "snapshot", "conflicts", "audit", "events"):
+        other = ask(server, endpoint, token, "field", "a-2", "p")
+        assert other.status == 403 and other.problem == "device-revoked", (endpoint, other)
+    without = signed(secret_of(server), {"sub": "ana", "scopes": ["field"]})
+    assert server.get("/v1/sync/changes?scope=field", token=without).status == 401
+    hidden = "/v1/sync/changes?scope=field", "/v1/audit?scope=field&entityType=pins&entityId=p", "/v1/conflicts?scope=field"
+    assert [server.get(path, token=token).status for path in hidden] == [200] * 3
+    assert cli("devices", "revoke", "a-1", "--data", server.data).code == 0
+    assert [server.get(path, token=token).problem for path in hidden] == ["device-revoked"] * 3
+    assert events(server, token, "scope=field").problem == "device-revoked"

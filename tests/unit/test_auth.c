@@ -365,6 +365,49 @@ static void scopes_may_be_nested(void **state) {
     arena_deinit(&memory);
 }
 
+static void a_token_may_be_one_devices(void **state) {
+    (void)state;
+    const auth_settings bound = {.device_claim = SLICE("app.device")};
+    static const struct {
+        const char *claims;
+        godwit_status status;
+    } cases[] = {{"{\"sub\":\"u\",\"app\":{\"device\":\"d-1\"}}", GODWIT_OK},
+                 {"{\"sub\":\"u\",\"device\":\"d-1\"}", GODWIT_UNAUTHENTICATED},
+                 {"{\"sub\":\"u\",\"app\":{\"device\":\"\"}}", GODWIT_UNAUTHENTICATED},
+                 {"{\"sub\":\"u\",\"app\":{\"device\":[\"d-1\"]}}", GODWIT_UNAUTHENTICATED},
+                 {"{\"sub\":\"u\",\"app\":{\"device\":\"d 1\"}}", GODWIT_UNAUTHENTICATED}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        principal who;
+        arena memory;
+        assert_int_equal(check_claims(&bound, cases[i].claims, &who, &memory), cases[i].status);
+        assert_true(slice_is(who.device, i == 0 ? "d-1" : ""));
+        arena_deinit(&memory);
+    }
+}
+
+static void a_token_names_an_allowed_role(void **state) {
+    (void)state;
+    const auth_settings roles = {.roles = {SLICE("authenticated"), SLICE("anon")}, .role_count = 2};
+    static const char good[] = "{\"sub\":\"u\",\"role\":\"anon\"}";
+    static const char *const bad[] = {
+        "{\"sub\":\"u\"}", "{\"sub\":\"u\",\"role\":\"service_role\"}",
+        "{\"sub\":\"u\",\"role\":\"\"}", "{\"sub\":\"u\",\"role\":[\"anon\"]}",
+        "{\"sub\":\"u\",\"role\":\"Anon\"}"};
+    principal who;
+    arena memory;
+    assert_int_equal(check_claims(&roles, good, &who, &memory), GODWIT_OK);
+    assert_true(slice_is(who.role, "anon") && slice_is(who.claims, good));
+    arena_deinit(&memory);
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        assert_int_equal(check_claims(&roles, bad[i], &who, &memory), GODWIT_UNAUTHENTICATED);
+        assert_int_equal(who.role.len, 0);
+        arena_deinit(&memory);
+    }
+    assert_int_equal(check_claims(&plain, bad[1], &who, &memory), GODWIT_OK); /* nobody asks */
+    assert_int_equal(who.role.len, 0);
+    arena_deinit(&memory);
+}
+
 static void too_many_scopes(void **state) {
     (void)state;
     for (size_t count = SCOPES_MAX; count <= SCOPES_MAX + 1; count++) {
@@ -386,7 +429,10 @@ static void too_many_scopes(void **state) {
 
 static void minted_tokens_are_accepted(void **state) {
     (void)state;
-    auth_settings settings = {SLICE("iss"), SLICE("aud"), SLICE("a.b")};
+    auth_settings settings = {.issuer = SLICE("iss"),
+                              .audience = SLICE("aud"),
+                              .scopes_claim = SLICE("a.b"),
+                              .device_claim = SLICE("c.d")};
     principal who, back;
     arena memory;
     bytes token;
@@ -399,6 +445,8 @@ static void minted_tokens_are_accepted(void **state) {
     who.read_scope_count = 1;
     who.expires_s = NOW + 10;
     bytes_init(&token, NULL, 0);
+    assert_int_equal(auth_mint(&settings, key, &who, NOW, &token), GODWIT_INVALID);
+    who.device = SLICE("d-1");
     assert_int_equal(auth_mint(&settings, key, &who, NOW, &token), GODWIT_OK);
     assert_int_equal(check(&settings, bytes_view(&token), &back, &memory), GODWIT_OK);
     assert_true(slice_equal(back.user, who.user));
@@ -406,6 +454,7 @@ static void minted_tokens_are_accepted(void **state) {
     assert_true(slice_is(back.scopes[1], "two"));
     assert_int_equal(back.read_scope_count, 1);
     assert_int_equal(back.expires_s, NOW + 10);
+    assert_true(slice_is(back.device, "d-1"));
     arena_deinit(&memory);
     bytes_clear(&token);
     who.scopes[1] = SLICE("");
@@ -454,6 +503,8 @@ int main(void) {
         cmocka_unit_test(own_scope_without_the_claim),
         cmocka_unit_test(issuer_and_audience_when_set),
         cmocka_unit_test(scopes_may_be_nested),
+        cmocka_unit_test(a_token_may_be_one_devices),
+        cmocka_unit_test(a_token_names_an_allowed_role),
         cmocka_unit_test(too_many_scopes),
         cmocka_unit_test(minted_tokens_are_accepted),
         cmocka_unit_test(short_keys_sign_nothing),

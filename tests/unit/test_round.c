@@ -240,6 +240,7 @@ static void problems_have_their_case(void **state) {
         {401, "unauthenticated", PROBLEM_UNAUTHENTICATED},
         {401, "", PROBLEM_UNAUTHENTICATED},
         {403, "scope-revoked", PROBLEM_FORBIDDEN},
+        {403, "scope-read-only", PROBLEM_FORBIDDEN},
         {403, "", PROBLEM_FORBIDDEN},
         {404, "", PROBLEM_UNSUPPORTED},
         {409, "device-forked", PROBLEM_IDENTITY},

@@ -136,7 +136,7 @@ static void scopes_need_the_token(void **state) {
     job.who.read_scope_count = 1;
     job.body = body;
     r = kit_run(&k, &job);
-    assert_problem(r, 403, "scope-forbidden");
+    assert_problem(r, 403, "scope-read-only");
     kit_job(&k, &job, VERB_CHANGES, "ana", "other");
     job.who.read_scopes[0] = SLICE("field");
     job.who.read_scope_count = 1;
