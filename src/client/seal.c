@@ -4,7 +4,7 @@
  *
  * One pass over the log, in one transaction. A group over the limits of semantics 3 is cut into
  * groups of GROUP_SPLIT_OPS; the cut depends only on what was captured, so two copies of a database
- * seal alike. Sealed log rows are deleted, except the newest row of the log: lsn must never repeat.
+ * seal alike. Sealed log rows are deleted as the run goes on, except the newest row of the log.
  */
 #include "client/event.h"
 #include "client/seal.h"
@@ -17,6 +17,7 @@
 #define WIRE_OP_BYTES  700        /* an operation's names, ids and digests on the wire */
 #define ESTIMATE_FROM  (1u << 20) /* below this a group can't reach GROUP_BYTES_MAX */
 #define SPLIT_BYTES    (GROUP_BYTES_MAX / 2)
+#define FORGET_ROWS    500
 #define QUEUED_PER_ROW 2 /* what reading a hash costs less than looking a row up */
 
 /* ---- The log statement ---- */
@@ -268,6 +269,17 @@ static godwit_status add_row(seal_run_state *s) {
     return status;
 }
 
+/* The log forgets what is in operations, in small parts while the run goes on: the pages that fall
+ * free take the next operations, and none is written only to say that it is free (SQLite as Debian
+ * builds it overwrites them). The newest row stays: lsn must never repeat. */
+static godwit_status forget_rows(seal_run_state *s) {
+    s->forgotten = s->sealed;
+    return db_run(&s->g->db,
+                  "DELETE FROM godwit_log WHERE lsn <= ?1 AND lsn < (SELECT max(lsn) FROM"
+                  " godwit_log)",
+                  "i", s->sealed_lsn);
+}
+
 static godwit_status finish_group(seal_run_state *s) {
     if (s->row_count == 0) {
         return GODWIT_OK;
@@ -278,6 +290,9 @@ static godwit_status finish_group(seal_run_state *s) {
     godwit_status status = seal_coalesce(s);
     if (status == GODWIT_OK) {
         status = seal_write_group(s);
+    }
+    if (status == GODWIT_OK && s->sealed - s->forgotten >= FORGET_ROWS) {
+        status = forget_rows(s);
     }
     new_group(s);
     return status;
@@ -467,10 +482,7 @@ static godwit_status forget(seal_run_state *s) {
             "ssi", s->scopes[i].scope, s->scopes[i].device_id, s->scopes[i].next_seq);
     }
     if (status == GODWIT_OK) {
-        status = db_run(d,
-                        "DELETE FROM godwit_log WHERE lsn <= ?1 AND lsn < (SELECT max(lsn) FROM"
-                        " godwit_log)",
-                        "i", s->sealed_lsn);
+        status = forget_rows(s);
     }
     if (status == GODWIT_OK) {
         status = db_run(d, "DELETE FROM godwit_group WHERE first <= ?1 AND last <= ?1", "i",

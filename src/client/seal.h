@@ -6,7 +6,7 @@
 
 #include "client/count.h"
 
-#define SEAL_WORDS         4  /* 63 columns each, as in the log */
+#define SEAL_WORDS         4 /* 63 columns each, as in the log */
 #define SEAL_LOOK_BITS_MIN 10
 #define SEAL_LOOK_BITS_MAX 23 /* bloom filters of at most 1 MiB */
 
@@ -72,6 +72,7 @@ typedef struct {
     size_t row_count, row_cap;
     int64_t first_lsn; /* of the group at hand */
     int64_t sealed;    /* operations written or dropped so far: captured rows read */
+    int64_t forgotten; /* of them, those the log has forgotten */
     int64_t sealed_lsn;
     bool range_open, hint_open; /* the statement stands on a row */
     int64_t range_first, range_last, hint_lsn;
