@@ -160,4 +160,11 @@ MUTANTS = [
     {"guarantee": 1, "name": "an open conflict is forgotten", "file": "src/client/tidy.c",
      "old": "\"state <> 'open' AND at < ?1\"", "new": "\"at < ?1\"",
      "tests": ["test_retention.py::test_what_has_been_dealt_with_goes_and_what_waits_stays"]},
+    # strangers
+    {"guarantee": 6, "name": "what a client says of itself is believed", "file": "src/server/address.c",
+     "old": "            if (!networks_have(proxies, &client)) {", "new": "            if (proxies->count == 0) {",
+     "tests": ["test_limits.py::test_behind_a_proxy"]},
+    {"guarantee": 6, "name": "what was under way is never given back", "file": "src/server/limiter.c",
+     "old": "    p->inside--;", "new": "    p->inside -= p->inside > 1000;",
+     "tests": ["test_limits.py::test_what_is_under_way_of_a_user", "test_limits.py::test_polls_of_a_device"]},
 ]

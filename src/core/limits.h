@@ -46,7 +46,7 @@
 #define SSE_KEEPALIVE_MS 15000        /* comment line, below the idle limit of proxies */
 #define SSE_LIFE_MS 300000            /* then it is opened again: rights may have changed */
 #define SERVER_QUEUE_MAX 4096         /* requests waiting for a stage */
-#define SERVER_HELD_BYTES_MAX (256u << 20) /* bodies and parsed requests in memory */
+#define MEMORY_USUAL_MIB 512          /* requests and answers in memory, half of it for requests */
 #define SERVER_BATCH_MAX 1024         /* requests combined into one write */
 #define IDENTITIES_MAX 64             /* identities of one replica named in one request */
 #define RECONCILE_KEYS_MAX 5000       /* keys of one page of a reconciliation: about 400 KiB */

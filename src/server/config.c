@@ -1,7 +1,6 @@
 /* Collects the texts of all sources, then checks them once. The file is read by inih; the first
  * error it meets wins, with its line. */
-#include "server/config.h"
-#include "core/id.h"
+#include "server/config_inner.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -10,6 +9,7 @@
 
 #include <ini.h>
 
+#include "core/id.h"
 #include "server/keyring.h"
 
 #define THREADS_MAX 64
@@ -116,7 +116,7 @@ static bool parse_flag(const char *text, bool *out) {
     return false;
 }
 
-static bool parse_number(const char *text, int max, int *out) {
+bool config_number(const char *text, int max, int *out) {
     int value = 0;
     if (!*text) {
         return false;
@@ -134,7 +134,7 @@ static bool parse_number(const char *text, int max, int *out) {
     return true;
 }
 
-static godwit_status bad(char message[512], const char *key, const char *value,
+godwit_status config_bad(char message[512], const char *key, const char *value,
                          const char *wanted) {
     snprintf(message, 512, "%s = '%.100s' is not %s", key, value, wanted);
     return GODWIT_INVALID;
@@ -167,8 +167,8 @@ static godwit_status interpret_tokens(const config_texts *t, config *out, char m
     out->device_claim = t->device_claim;
     if (t->read_only_scopes && !parse_names(t->read_only_scopes, out->read_only,
                                             COUNT_OF(out->read_only), &out->read_only_count)) {
-        return bad(message, "read_only_scopes", t->read_only_scopes,
-                   "a list of at most 64 names, separated by commas");
+        return config_bad(message, "read_only_scopes", t->read_only_scopes,
+                          "a list of at most 64 names, separated by commas");
     }
     return GODWIT_OK;
 }
@@ -189,16 +189,17 @@ static godwit_status interpret_retention(const config_texts *t, config *out, cha
     int commits = 0;
     for (size_t i = 0; i < COUNT_OF(times); i++) {
         if (times[i].text && !retain_time_parse(times[i].text, times[i].ms)) {
-            return bad(message, times[i].key, times[i].text,
-                       "a time such as 30d, 12h, 15m, 10s, 100ms or forever");
+            return config_bad(message, times[i].key, times[i].text,
+                              "a time such as 30d, 12h, 15m, 10s, 100ms or forever");
         }
     }
-    if (t->keep_log_commits && !parse_number(t->keep_log_commits, 1000000000, &commits)) {
-        return bad(message, "keep_log_commits", t->keep_log_commits, "a number up to 1000000000");
+    if (t->keep_log_commits && !config_number(t->keep_log_commits, 1000000000, &commits)) {
+        return config_bad(message, "keep_log_commits", t->keep_log_commits,
+                          "a number up to 1000000000");
     }
     keep->log_commits = t->keep_log_commits ? commits : keep->log_commits;
     if (out->janitor_every_ms < 10 || out->janitor_every_ms > 86400000) {
-        return bad(message, "janitor_every", t->janitor_every, "between 10ms and 1d");
+        return config_bad(message, "janitor_every", t->janitor_every, "between 10ms and 1d");
     }
     /* what is not said follows what is */
     if (!t->keep_log_max && keep->log_max_ms < keep->log_ms) {
@@ -221,7 +222,7 @@ static bool parse_listen(const char *text, config *out) {
     const char *colon = strrchr(text, ':');
     const char *port = colon ? colon + 1 : text;
     int number;
-    if (!parse_number(port, 65535, &number)) {
+    if (!config_number(port, 65535, &number)) {
         return false;
     }
     snprintf(out->port, sizeof out->port, "%d", number);
@@ -256,19 +257,20 @@ static int default_threads(void) {
 static godwit_status interpret(const config_texts *t, config *out, char message[512]) {
     const char *listen = t->listen ? t->listen : "127.0.0.1:8787";
     if (!parse_listen(listen, out)) {
-        return bad(message, "listen", listen, "HOST:PORT (port 0 to 65535, [..] around IPv6)");
+        return config_bad(message, "listen", listen,
+                          "HOST:PORT (port 0 to 65535, [..] around IPv6)");
     }
     if (t->dev && !parse_flag(t->dev, &out->dev)) {
-        return bad(message, "dev", t->dev, "yes or no");
+        return config_bad(message, "dev", t->dev, "yes or no");
     }
     out->level = LOG_INFO;
     if (t->log && !log_level_parse(slice_of(t->log), &out->level)) {
-        return bad(message, "log", t->log, "one of debug, info, warn, error, off");
+        return config_bad(message, "log", t->log, "one of debug, info, warn, error, off");
     }
     out->threads = default_threads();
     if (t->threads &&
-        (!parse_number(t->threads, THREADS_MAX, &out->threads) || out->threads == 0)) {
-        return bad(message, "threads", t->threads, "a number from 1 to 64");
+        (!config_number(t->threads, THREADS_MAX, &out->threads) || out->threads == 0)) {
+        return config_bad(message, "threads", t->threads, "a number from 1 to 64");
     }
     out->data = t->data ? t->data : "./godwit-data";
     out->db = t->db;
@@ -277,23 +279,24 @@ static godwit_status interpret(const config_texts *t, config *out, char message[
     out->jwks = t->jwks;
     out->jwks_refresh_ms = 600000;
     if (t->jwks && keyring_is_url(t->jwks) && !keyring_url_is_safe(t->jwks)) {
-        return bad(message, "jwks", t->jwks, "a file or an https URL");
+        return config_bad(message, "jwks", t->jwks, "a file or an https URL");
     }
     if (t->jwks_refresh && (!retain_time_parse(t->jwks_refresh, &out->jwks_refresh_ms) ||
                             out->jwks_refresh_ms < 1000 || out->jwks_refresh_ms > 86400000)) {
-        return bad(message, "jwks_refresh", t->jwks_refresh, "a time between 1s and 1d");
+        return config_bad(message, "jwks_refresh", t->jwks_refresh, "a time between 1s and 1d");
     }
     out->hooks.library = t->hooks;
     out->hooks.timeout_ms = 1000;
     if (t->hooks && t->hooks[0] != '/') {
-        return bad(message, "hooks", t->hooks, "an absolute path");
+        return config_bad(message, "hooks", t->hooks, "an absolute path");
     }
     if (t->hook_timeout && (!retain_time_parse(t->hook_timeout, &out->hooks.timeout_ms) ||
                             out->hooks.timeout_ms < 1 || out->hooks.timeout_ms > 60000)) {
-        return bad(message, "hook_timeout", t->hook_timeout, "a time between 1ms and 60s");
+        return config_bad(message, "hook_timeout", t->hook_timeout, "a time between 1ms and 60s");
     }
     godwit_status status = interpret_tokens(t, out, message);
-    return status == GODWIT_OK ? interpret_retention(t, out, message) : status;
+    status = status ? status : interpret_retention(t, out, message);
+    return status ? status : config_edge(t, out, message);
 }
 
 godwit_status config_load(arena *a, const config_texts *flags,

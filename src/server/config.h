@@ -15,7 +15,12 @@
  *   keep_log_max = 90d             keep_devices = 400d
  *   keep_log_commits = 1000        janitor_every = 60s
  *   keep_ledger = 400d             hooks = /usr/lib/godwit/notes.so
- *   hook_timeout = 1s
+ *   hook_timeout = 1s              memory = 512
+ *   address_connections = 2000     address_rate = 1000
+ *   user_requests = 2000           user_rate = 1000
+ *   device_requests = 64           device_rate = 200
+ *   unlimited = 127.0.0.0/8, ::1   trusted_proxies = 198.0.0.5
+ *   proxy_header = x-forwarded-for
  *
  * A length of time is a number and ms, s, m, h or d, or `forever`.
  *
@@ -26,6 +31,7 @@
 #include "core/arena.h"
 #include "core/limits.h"
 #include "core/retain.h"
+#include "server/gate.h"
 #include "server/hooks.h"
 #include "server/log.h"
 
@@ -54,7 +60,17 @@
     X(keep_ledger)                                                                                 \
     X(keep_conflicts)                                                                              \
     X(keep_devices)                                                                                \
-    X(janitor_every)
+    X(janitor_every)                                                                               \
+    X(address_connections)                                                                         \
+    X(address_rate)                                                                                \
+    X(user_requests)                                                                               \
+    X(user_rate)                                                                                   \
+    X(device_requests)                                                                             \
+    X(device_rate)                                                                                 \
+    X(unlimited)                                                                                   \
+    X(trusted_proxies)                                                                             \
+    X(proxy_header)                                                                                \
+    X(memory)
 
 /* Texts as given, NULL = not given. */
 typedef struct {
@@ -83,6 +99,8 @@ typedef struct {
     hook_options hooks; /* library NULL = none; program is the caller's */
     retain_policy retain;
     int64_t janitor_every_ms;
+    gate_settings gate;
+    int64_t memory_bytes; /* of requests and answers that are under way */
 } config;
 
 /* flags: what the command line gave. environment: looks a variable up, NULL when absent; may be

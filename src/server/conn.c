@@ -70,7 +70,23 @@ static bool hold_body(conn *c) {
     int64_t more = (int64_t)(c->reader.body.len - c->held_bytes);
     c->held_bytes = c->reader.body.len;
     int64_t before = atomic_fetch_add(&c->loop->server->metrics.held_bytes, more);
-    return before + more <= (int64_t)SERVER_HELD_BYTES_MAX;
+    return before + more <= c->loop->server->memory_max / 2;
+}
+
+bool conn_hold_answer(conn *c, size_t answer_bytes) {
+    server *s = c->loop->server;
+    int64_t before = atomic_fetch_add(&s->metrics.held_bytes, (int64_t)answer_bytes);
+    if (before + (int64_t)answer_bytes > s->memory_max) {
+        atomic_fetch_sub(&s->metrics.held_bytes, (int64_t)answer_bytes);
+        return false;
+    }
+    c->answer_bytes += answer_bytes;
+    return true;
+}
+
+static void release_answer(conn *c) {
+    atomic_fetch_sub(&c->loop->server->metrics.held_bytes, (int64_t)c->answer_bytes);
+    c->answer_bytes = 0;
 }
 
 void conn_close(conn *c) {
@@ -82,6 +98,7 @@ void conn_close(conn *c) {
     stream_leave(c);
     dispatch_forget(c);
     conn_release_body(c);
+    release_answer(c);
     set_reading(c, false);
     set_writing(c, false);
     evtimer_del(&c->timer);
@@ -103,6 +120,7 @@ void conn_close(conn *c) {
     }
     c->next = l->graveyard;
     l->graveyard = c;
+    gate_leave(l->server->gate, &c->place);
     atomic_fetch_sub(&l->server->metrics.connections, 1);
 }
 
@@ -138,6 +156,7 @@ flush_result conn_flush(conn *c) {
     set_writing(c, false);
     bytes_deinit(&c->out_head);
     bytes_deinit(&c->out_body);
+    release_answer(c);
     c->sent_bytes = 0;
     return FLUSH_DONE;
 }
@@ -426,15 +445,18 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
     loop_end_round(l);
 }
 
-void conn_open(loop *l, int fd) {
+void conn_open(loop *l, int fd, const address *peer, gate_lease place) {
     conn *c = mem_resize(NULL, NULL, sizeof *c);
     if (!c) {
         close(fd);
+        gate_leave(l->server->gate, &place);
         return;
     }
     memset(c, 0, sizeof *c);
     c->loop = l;
     c->fd = fd;
+    c->peer = *peer;
+    c->place = place;
     c->state = CONN_READING;
     c->route = ROUTE_NONE;
     http_init(&c->reader);

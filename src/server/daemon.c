@@ -194,6 +194,7 @@ static void apply_settings(server *s, const config *settings, keyring *keys) {
     s->auth.scopes_claim = slice_of(settings->scopes_claim);
     s->auth.device_claim = slice_of(settings->device_claim);
     s->connections_max = raise_file_limit();
+    s->memory_max = settings->memory_bytes;
 }
 
 static godwit_status open_service(server *s, const config *settings, char message[512]) {
@@ -222,6 +223,8 @@ static godwit_status start(daemon_server *d, const config *settings, char messag
     }
     pool_options options = {.service = s->service,
                             .metrics = &s->metrics,
+                            .memory_max = s->memory_max,
+                            .admit = dispatch_admit,
                             .workers = settings->threads < 2 ? 2 : settings->threads,
                             .janitor_every_ms = settings->janitor_every_ms,
                             .done = loop_post_done,
@@ -258,6 +261,9 @@ godwit_status daemon_open(const config *settings, keyring *keys, daemon_server *
     apply_settings(&d->net, settings, keys);
     godwit_status status = streams_init(&d->net.streams);
     d->net.has_streams = status == GODWIT_OK;
+    if (status == GODWIT_OK) {
+        status = gate_open(&settings->gate, &d->net.metrics, &d->net.gate);
+    }
     if (status == GODWIT_OK) {
         status = open_service(&d->net, settings, message);
     }
@@ -339,5 +345,6 @@ void daemon_close(daemon_server *d) {
     if (s->has_streams) {
         streams_deinit(&s->streams);
     }
+    gate_close(s->gate);
     mem_free(NULL, d);
 }

@@ -19,7 +19,7 @@ static void set_extras(int status, reply *r) {
     if (status == 415) {
         r->accept_encoding = "gzip";
     }
-    if (status == 503) {
+    if (status == 503 && !r->has_retry_after) {
         r->has_retry_after = true;
         r->retry_after_s = 1;
     }
@@ -98,6 +98,8 @@ static void request_free(request *r) {
         atomic_fetch_sub(&l->server->metrics.parked, 1);
     }
     pool_release(l->server->pool, r);
+    gate_leave(l->server->gate, &r->user_place);
+    gate_leave(l->server->gate, &r->device_place);
     service_job_deinit(&r->job);
     bytes_deinit(&r->head_text);
     bytes_deinit(&r->body);
@@ -121,7 +123,12 @@ void dispatch_forget(conn *c) {
 typedef struct {
     int status; /* 0 = fine */
     const char *type, *detail;
+    int64_t retry_after_s; /* 0 = as the status has it */
 } verdict;
+
+static verdict verdict_of(gate_answer a) {
+    return a.refused ? (verdict){429, "rate-limited", a.detail, a.retry_after_s} : (verdict){0};
+}
 
 static verdict check_token(conn *c, request *r, slice token) {
     server *s = c->loop->server;
@@ -131,25 +138,31 @@ static verdict check_token(conn *c, request *r, slice token) {
         auth_check(&s->auth, keys, &r->job.memory, token, loop_wall_s(), &r->job.who, &reason);
     key_set_release(keys);
     if (status == GODWIT_NOMEM) {
-        return (verdict){503, "overloaded", "out of memory"};
+        return (verdict){503, "overloaded", "out of memory", 0};
     }
     if (status == GODWIT_NOT_FOUND && keyring_miss(s->keys)) {
-        return (verdict){503, "overloaded", "the keys for tokens are being read again; try again"};
+        return (verdict){503, "overloaded", "the keys for tokens are being read again; try again",
+                         0};
     }
-    return status ? (verdict){401, "unauthenticated", reason} : (verdict){0, NULL, NULL};
+    if (status) {
+        gate_bad_token(s->gate, &c->peer, &c->reader.head, loop_mono_ms());
+        return (verdict){401, "unauthenticated", reason, 0};
+    }
+    return verdict_of(gate_user(s->gate, r->job.who.user, loop_mono_ms(), &r->user_place));
 }
 
 /* Whether the token is good, or none is needed. */
 static verdict authenticate(conn *c, request *r) {
     slice header, token;
     if (r->route->is_public) {
-        return (verdict){0, NULL, NULL};
+        return (verdict){0};
     }
     if (!http_header_find(&c->reader.head, "Authorization", &header)) {
-        return (verdict){401, "unauthenticated", "a bearer token is needed"};
+        return (verdict){401, "unauthenticated", "a bearer token is needed", 0};
     }
     if (!auth_bearer(header, &token)) {
-        return (verdict){401, "unauthenticated", "the Authorization header is not 'Bearer TOKEN'"};
+        return (verdict){401, "unauthenticated", "the Authorization header is not 'Bearer TOKEN'",
+                         0};
     }
     return check_token(c, r, token);
 }
@@ -159,23 +172,23 @@ static verdict check_body(conn *c, request *r) {
     const http_head *head = &c->reader.head;
     slice coding;
     if (has_body(head) && r->route->body_max == 0) {
-        return (verdict){400, "invalid-request", "no body is expected here"};
+        return (verdict){400, "invalid-request", "no body is expected here", 0};
     }
     if (http_header_find(head, "Content-Encoding", &coding) && !slice_is(coding, "identity")) {
         if (!http_list_has(coding, "gzip") || memchr(coding.ptr, ',', coding.len)) {
-            return (verdict){415, "unsupported-encoding", "only gzip is understood"};
+            return (verdict){415, "unsupported-encoding", "only gzip is understood", 0};
         }
         r->body_is_gzip = true;
     }
     if (head->content_length > 0 && (uint64_t)head->content_length > r->route->body_max) {
-        return (verdict){413, "too-large", "body over the limit"};
+        return (verdict){413, "too-large", "body over the limit", 0};
     }
     if (has_body(head) &&
         !pool_has_room(c->loop->server->pool,
                        head->content_length > 0 ? (size_t)head->content_length : 0)) {
-        return (verdict){503, "overloaded", "too much is waiting; try again"};
+        return (verdict){503, "overloaded", "too much is waiting; try again", 0};
     }
-    return (verdict){0, NULL, NULL};
+    return (verdict){0};
 }
 
 static verdict check_head(conn *c, request *r) {
@@ -187,10 +200,10 @@ static verdict check_head(conn *c, request *r) {
     }
     godwit_status status = route_query(r->route, head->query, &r->job, &reason);
     if (status == GODWIT_NOMEM) {
-        return (verdict){503, "overloaded", "out of memory"};
+        return (verdict){503, "overloaded", "out of memory", 0};
     }
     if (status) {
-        return (verdict){400, "invalid-request", reason};
+        return (verdict){400, "invalid-request", reason, 0};
     }
     slice value;
     r->gzip_wanted =
@@ -198,6 +211,13 @@ static verdict check_head(conn *c, request *r) {
     (void)http_header_find(head, "Idempotency-Key", &r->job.idempotency_key_header);
     (void)http_header_find(head, "If-None-Match", &r->job.q_if_none_match);
     return check_body(c, r);
+}
+
+static void refuse_by(conn *c, const verdict *v) {
+    reply r = {.status = v->status,
+               .has_retry_after = v->retry_after_s > 0,
+               .retry_after_s = v->retry_after_s};
+    refuse_head(c, &r, v->type, v->detail);
 }
 
 void dispatch_head(conn *c) {
@@ -208,6 +228,11 @@ void dispatch_head(conn *c) {
     c->head_only = slice_is(head->method, "HEAD");
     int found = route_find(head->method, head->path, &to);
     c->route = to ? to->id : ROUTE_NONE;
+    verdict v = verdict_of(gate_request(c->loop->server->gate, &c->peer, head, loop_mono_ms()));
+    if (v.status != 0) {
+        refuse_by(c, &v);
+        return;
+    }
     if (found != 200) {
         reply r = {.status = found, .allow = to ? to->methods : NULL};
         refuse_head(c, &r, found == 404 ? "not-found" : "method-not-allowed",
@@ -219,10 +244,9 @@ void dispatch_head(conn *c) {
         dispatch_problem(c, 503, "overloaded", "out of memory", true);
         return;
     }
-    verdict v = check_head(c, r);
+    v = check_head(c, r);
     if (v.status != 0) {
-        reply answer = {.status = v.status};
-        refuse_head(c, &answer, v.type, v.detail);
+        refuse_by(c, &v);
         request_free(r);
         return;
     }
@@ -306,6 +330,21 @@ void dispatch_request(conn *c) {
     submit(c, r);
 }
 
+bool dispatch_admit(void *context, request *r) {
+    server *s = context;
+    const service_job *job = &r->job;
+    if (job->device.len == 0) {
+        return true;
+    }
+    gate_answer a =
+        gate_device(s->gate, job->who.user, job->device, loop_mono_ms(), &r->device_place);
+    if (a.refused) {
+        service_problem(&r->job, 429, "rate-limited", a.detail, NULL);
+        r->job.retry_after_s = a.retry_after_s;
+    }
+    return !a.refused;
+}
+
 /* ---- long polls ---- */
 
 static void wake_parked(waiter *w, int64_t head) {
@@ -371,6 +410,10 @@ static void answer_job(conn *c, request *r) {
         metrics *m = &c->loop->server->metrics;
         prom_observe(job->pushes ? &m->push : &m->pull, &prom_seconds,
                      loop_mono_us() - c->started_us);
+    }
+    if (!conn_hold_answer(c, job->answer.len)) {
+        dispatch_problem(c, 503, "overloaded", "too much is on its way; try again", false);
+        return;
     }
     conn_answer(c, &answer, &job->answer);
 }

@@ -11,6 +11,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <signal.h>
+#include <stdio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -175,15 +176,18 @@ void loop_end_round(loop *l) {
     }
 }
 
-static void turn_away(loop *l, int fd) {
-    static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n"
-                                 "Retry-After: 1\r\nConnection: close\r\n\r\n";
-    ssize_t sent = send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL);
+static void turn_away(loop *l, int fd, const char *status, const char *reason) {
+    char answer[160];
+    int len = snprintf(answer, sizeof answer,
+                       "HTTP/1.1 %s\r\nContent-Length: 0\r\nRetry-After: 1\r\n"
+                       "Connection: close\r\n\r\n",
+                       status);
+    ssize_t sent = send(fd, answer, (size_t)len, MSG_NOSIGNAL);
     (void)sent;
     shutdown(fd, SHUT_WR);
     close(fd);
     atomic_fetch_add(&l->server->metrics.turned_away, 1);
-    log_limited(LOG_WARN, "turned_away", "reason=connections_max");
+    log_limited(LOG_WARN, "turned_away", "reason=%s", reason);
 }
 
 static void pause_accepting(loop *l) {
@@ -198,9 +202,25 @@ static bool make_nonblocking(int fd) {
            fcntl(fd, F_SETFD, FD_CLOEXEC) == 0;
 }
 
+static address address_of_socket(const struct sockaddr_storage *from) {
+    address a = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}};
+    if (from->ss_family == AF_INET6) {
+        struct sockaddr_in6 in;
+        memcpy(&in, from, sizeof in);
+        memcpy(a.bytes, &in.sin6_addr, sizeof a.bytes);
+    } else {
+        struct sockaddr_in in;
+        memcpy(&in, from, sizeof in);
+        memcpy(a.bytes + 12, &in.sin_addr, sizeof in.sin_addr);
+    }
+    return a;
+}
+
 static void accept_some(loop *l, int limit) {
     while (limit-- > 0) {
-        int fd = accept(l->listener, NULL, NULL);
+        struct sockaddr_storage from;
+        socklen_t from_bytes = sizeof from;
+        int fd = accept(l->listener, (struct sockaddr *)&from, &from_bytes);
         if (fd < 0) {
             if (errno == EINTR || errno == ECONNABORTED) {
                 continue;
@@ -212,14 +232,20 @@ static void accept_some(loop *l, int limit) {
         }
         if (!make_nonblocking(fd) ||
             atomic_load(&l->server->metrics.connections) >= l->server->connections_max) {
-            turn_away(l, fd);
+            turn_away(l, fd, "503 Service Unavailable", "connections_max");
+            continue;
+        }
+        address peer = address_of_socket(&from);
+        gate_lease place = {0};
+        if (gate_connect(l->server->gate, &peer, false, loop_mono_ms(), &place).refused) {
+            turn_away(l, fd, "429 Too Many Requests", "address");
             continue;
         }
         int on = 1;
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
         atomic_fetch_add(&l->server->metrics.accepted, 1);
-        conn_open(l, fd);
+        conn_open(l, fd, &peer, place);
     }
 }
 

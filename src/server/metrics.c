@@ -37,8 +37,22 @@ static void requests(const metrics *m, bytes *b) {
     }
 }
 
+static void limits(const metrics *m, bytes *b) {
+    static const char *const kinds[METRICS_LIMITS] = {"address", "user", "device"};
+    static const char *const reasons[] = {"rate", "concurrency"};
+    prom_heading(b, "godwit_limited_total", "counter",
+                 "Requests and connections refused by a limit, by whose it is.");
+    for (size_t i = 0; i < METRICS_LIMITS; i++) {
+        for (size_t j = 0; j < COUNT_OF(reasons); j++) {
+            bytes_printf(b, "godwit_limited_total{by=\"%s\",reason=\"%s\"} %llu\n", kinds[i],
+                         reasons[j], (unsigned long long)atomic_load(&m->limited[i][j]));
+        }
+    }
+}
+
 void metrics_write(const metrics *m, bytes *b) {
     requests(m, b);
+    limits(m, b);
     prom_single(b, "godwit_connections_accepted_total", "counter", "Connections accepted.",
                 (int64_t)atomic_load(&m->accepted));
     prom_single(b, "godwit_connections_refused_total", "counter",

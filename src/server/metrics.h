@@ -9,6 +9,7 @@
 
 #define METRICS_STATUS_MIN 100
 #define METRICS_STATUS_END 600
+#define METRICS_LIMITS     3
 
 typedef struct {
     _Atomic uint64_t requests[ROUTE_COUNT + 1][METRICS_STATUS_END - METRICS_STATUS_MIN];
@@ -18,6 +19,7 @@ typedef struct {
     _Atomic uint64_t batches, batch_jobs; /* writes and the requests combined in them */
     _Atomic int64_t queued_work, queued_writes, held_bytes;
     _Atomic uint64_t replaced; /* streams, by another of their device */
+    _Atomic uint64_t limited[METRICS_LIMITS][2]; /* by kind of gate.h: too fast, too many */
     prom_histogram push, pull;
 } metrics;
 

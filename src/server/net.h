@@ -19,6 +19,7 @@
 #include <event2/event_struct.h>
 
 #include "server/auth.h"
+#include "server/gate.h"
 #include "server/http.h"
 #include "server/keyring.h"
 #include "server/pool.h"
@@ -34,11 +35,12 @@ typedef struct server {
     service *service;
     pool *pool;
     metrics metrics;
+    gate *gate;
     stream_table streams;
     bool has_streams;
     loop *loops;
     int loop_count;
-    int64_t connections_max;
+    int64_t connections_max, memory_max;
     atomic_bool draining;
     _Atomic int loops_running;
 } server;
@@ -60,6 +62,8 @@ typedef enum { CONN_PHASE_IDLE, CONN_PHASE_HEAD, CONN_PHASE_BODY } conn_phase;
 struct conn {
     loop *loop;
     int fd;
+    address peer;
+    gate_lease place; /* among the connections of its address */
     conn_state state;
     conn_phase phase; /* of READING: which deadline runs */
     struct event read_event, write_event, timer;
@@ -76,6 +80,7 @@ struct conn {
     bool http_1_0, head_only; /* the request's version, and whether it is HEAD */
     bool close_after, eof, dead;
     size_t held_bytes;     /* of the body so far, counted in the memory budget */
+    size_t answer_bytes;   /* of the answer, counted there until it is sent */
     bool reading, writing; /* which of the events are added */
     /* stream */
     int64_t stream_head, stream_sent_head, stream_ends_ms;
@@ -131,7 +136,8 @@ int64_t loop_wall_s(void);
 
 /* ---- conn.c ---- */
 
-void conn_open(loop *l, int fd);
+/* place: transferred; given back when the connection closes. */
+void conn_open(loop *l, int fd, const address *peer, gate_lease place);
 /* Closes the socket; the memory lives until the end of the loop's round. */
 void conn_close(conn *c);
 /* Receives what is there and pumps. */
@@ -141,6 +147,8 @@ void conn_move(conn *c, conn_state to);
 void conn_pump(conn *c);
 /* Gives back what the body being read was counted with. */
 void conn_release_body(conn *c);
+/* Counts an answer of that size until it is sent or lost; false: there is no room for it. */
+bool conn_hold_answer(conn *c, size_t answer_bytes) MUST_USE;
 /* ms <= 0: no deadline. */
 void conn_deadline(conn *c, int64_t ms);
 /* Makes the head of an answer and takes `body` (transferred; may be NULL). Moves to WRITING; the
@@ -160,6 +168,8 @@ void dispatch_request(conn *c);
 void dispatch_refusal(conn *c);
 /* A problem document, closing the connection when `close`. */
 void dispatch_problem(conn *c, int status, const char *type, const char *detail, bool close);
+/* On a pool thread: whether the request's device may go on; else it is answered. context: server. */
+bool dispatch_admit(void *context, request *r);
 /* A request came back from the pool. */
 void dispatch_done(request *r);
 /* A parked request is to be looked at again; over: answer whatever there is. */

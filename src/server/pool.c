@@ -104,7 +104,7 @@ void pool_release(pool *p, request *r) {
 }
 
 bool pool_has_room(const pool *p, size_t body_bytes) {
-    return held(p) + (int64_t)body_bytes <= (int64_t)SERVER_HELD_BYTES_MAX;
+    return held(p) + (int64_t)body_bytes <= p->options.memory_max / 2;
 }
 
 /* ---- moving requests ---- */
@@ -220,8 +220,12 @@ static bool prepare(pool *p, request *r) {
     charge(p, r);
     service_prepare(p->options.service, &r->job);
     charge(p, r);
-    if (r->job.status == 0 && held(p) > 2 * (int64_t)SERVER_HELD_BYTES_MAX) {
+    if (r->job.status == 0 && held(p) > p->options.memory_max) {
         refuse_for_room(r);
+    }
+    if (r->job.status == 0 && !p->options.admit(p->options.context, r)) {
+        finish(p, r);
+        return false;
     }
     if (r->job.status == 0 && r->job.wants_write) {
         go_to_write(p, r);

@@ -15,6 +15,7 @@
 #ifndef SERVER_POOL_H
 #define SERVER_POOL_H
 
+#include "server/gate.h"
 #include "server/metrics.h"
 #include "server/notify.h"
 #include "server/service.h"
@@ -49,6 +50,7 @@ typedef struct request {
     waiter wait;
     int64_t seen_head; /* wait.head at the last submit */
     int64_t started_us, park_until_ms;
+    gate_lease user_place, device_place;
     bool counted_parked;
 } request;
 
@@ -56,11 +58,14 @@ typedef struct pool pool;
 typedef struct {
     service *service;
     metrics *metrics;
+    int64_t memory_max; /* bytes of requests and answers; new bodies get the first half */
     int workers;
     int64_t janitor_every_ms; /* between two passes of the janitor over all scopes */
     void (*done)(request *r); /* on a pool thread: answered, parked, or head found */
+    /* On a worker, when it is known what a request is about: false, it has been answered. */
+    bool (*admit)(void *context, request *r);
     service_commit_fn on_commit;
-    void *context; /* of on_commit */
+    void *context; /* of admit and on_commit */
 } pool_options;
 
 /* Starts the threads. On failure nothing is left running. */

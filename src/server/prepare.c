@@ -128,6 +128,7 @@ static void prepare_push(service *s, service_job *job, job_state *state) {
         refuse(job, "dryRun is not supported by this version");
         return;
     }
+    job->device = request->device_id;
     state->pull = (pull_query){.scope = state->scope,
                                .cursor = request->cursor,
                                .device = request->device_id,
@@ -187,6 +188,7 @@ static bool prepare_query(service_job *job, job_state *state) {
         service_problem(job, 410, "cursor-invalid", "the cursor can't be read", NULL);
         return false;
     }
+    job->device = job->q_device;
     state->pull.wait = wait_s > 0;
     job->wait_ms = (wait_s < WAIT_S_MAX ? wait_s : WAIT_S_MAX) * 1000;
     job->wants_read = true;

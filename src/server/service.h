@@ -59,6 +59,7 @@ typedef struct service_job {
 
     /* out */
     bool wants_write, wants_read;  /* after service_prepare: which stages follow */
+    slice device;                  /* after service_prepare: whose request it says it is; may be empty */
     bool wants_hook;               /* service_ask goes before service_write */
     int status;                    /* HTTP status; 0 = not answered yet */
     const char *content_type;      /* "application/json" or "application/problem+json" */

@@ -201,6 +201,13 @@ static void files_that_are_refused(void **state) {
         {"[server]\nlisten = ::1:80\n", "listen"},
         {"[server]\nlisten = host\n", "listen"},
         {"[server]\nlisten = host:\n", "listen"},
+        {"[server]\nuser_rate = 0\n", "user_rate = '0'"},
+        {"[server]\naddress_rate = -1\n", "address_rate = '-1'"},
+        {"[server]\ndevice_requests = many\n", "device_requests = 'many'"},
+        {"[server]\nmemory = 63\n", "memory = '63'"},
+        {"[server]\nproxy_header = x-real-ip\n", "proxy_header = 'x-real-ip'"},
+        {"[server]\ntrusted_proxies = 198.0.0.1, proxy\n", "trusted_proxies: 'proxy'"},
+        {"[server]\nunlimited = 198.0.0.1/8\n", "unlimited: '198.0.0.1/8'"},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         char path[300], message[512];
@@ -230,6 +237,13 @@ static void defaults_are_loopback(void **state) {
     assert_string_equal(out.host, "127.0.0.1");
     assert_string_equal(out.port, "8787");
     assert_true(out.loopback && !out.dev && out.threads >= 1);
+    assert_int_equal(out.gate.limits[GATE_USER].rate, 1000);
+    assert_int_equal(out.gate.limits[GATE_USER].burst, 10000);
+    assert_int_equal(out.gate.proxies.count, 0);
+    assert_int_equal(out.memory_bytes, 512 << 20);
+    flags.user_rate = "off";
+    assert_int_equal(config_load(&memory, &flags, NULL, NULL, &out, message), GODWIT_OK);
+    assert_int_equal(out.gate.limits[GATE_USER].rate, 0);
     flags.listen = "0.0.0.0:1";
     assert_int_equal(config_load(&memory, &flags, NULL, NULL, &out, message), GODWIT_OK);
     assert_false(out.loopback);
