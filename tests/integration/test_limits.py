@@ -162,6 +162,7 @@ def test_rate_of_a_device(world):
 
 def test_polls_of_a_device(world):
     server = world.server(config="[server]\ndevice_requests = 3\n")
+    assert server.post("/v1/devices", {"deviceId": "d", "lineage": "d", "scopes": ["field"]}).status == 200
     _, page = server.pull()
     path = f"/v1/sync/changes?scope=field&cursor={page['cursor']}&device=d&wait=20"
     peers = [connect(server) for _ in range(3)]
