@@ -65,7 +65,7 @@ static bool read_request(wire_context *c, slice body, reconcile_request *out) {
     size_t room = RECONCILE_KEYS_MAX;
     if (!wire_body(c, body, RECONCILE_BYTES_MAX, &root) ||
         !wire_members(c, root, "", names, COUNT_OF(names), f) ||
-        !wire_read_name(c, f[0], "scope", false, &out->scope) ||
+        !wire_read_name(c, f[0], "scope", true, &out->scope) ||
         !wire_read_text(c, f[1], "cursor", false, CURSOR_BYTES_MAX, &out->cursor)) {
         return false;
     }

@@ -152,8 +152,7 @@ static void prepare_reconcile(service_job *job, job_state *state) {
         service_problem(job, error.http, error.type, error.detail, NULL);
         return;
     }
-    slice scope = state->reconcile.scope;
-    state->scope = scope.len ? scope : default_scope(&job->who);
+    state->scope = state->reconcile.scope;
     if (!principal_may_read(&job->who, state->scope)) {
         forbid(job);
         return;

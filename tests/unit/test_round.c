@@ -222,6 +222,93 @@ static void what_needs_a_person_stops(void **state) {
     }
 }
 
+static round_action compares(round_state *r, bool registered, bool more) {
+    round_event e = {.kind = ROUND_EVENT_OK,
+                     .registered = registered,
+                     .reconciling = more,
+                     .sendable = true,
+                     .retry_after_ms = -1};
+    return round_step(r, &e);
+}
+
+static void another_history_is_compared(void **state) {
+    (void)state;
+    round_state r;
+    round_init(&r);
+    assert_sync(starts(&r, true, false), PUSH_FILL_OPS);
+    assert_int_equal(fails(&r, PROBLEM_IDENTITY).kind, ROUND_SEND_RECONCILE);
+    assert_int_equal(r.phase, ROUND_RECONCILE);
+    assert_int_equal(compares(&r, true, true).kind, ROUND_SEND_RECONCILE); /* its next page */
+    assert_sync(compares(&r, true, false), PUSH_FILL_OPS);                 /* same identity */
+    assert_int_equal(fails(&r, PROBLEM_IDENTITY).kind, ROUND_SEND_RECONCILE);
+    assert_int_equal(compares(&r, false, false).kind, ROUND_SEND_REGISTER); /* a new one */
+    assert_sync(ok(&r, true, false), PUSH_FILL_OPS);
+    assert_int_equal(fails(&r, PROBLEM_IDENTITY).kind, ROUND_SEND_RECONCILE);
+    assert_sync(compares(&r, true, false), PUSH_FILL_OPS);
+    /* somebody goes on writing under the id: a pause, and the next round compares again */
+    assert_end(fails(&r, PROBLEM_IDENTITY), ROUND_WAIT, GODWIT_IDENTITY);
+    assert_sync(starts(&r, true, false), PUSH_FILL_OPS);
+    assert_int_equal(fails(&r, PROBLEM_IDENTITY).kind, ROUND_SEND_RECONCILE);
+}
+
+static void a_comparison_outlives_the_round(void **state) {
+    (void)state;
+    static const bool registered[] = {true, false};
+    for (size_t i = 0; i < COUNT_OF(registered); i++) {
+        round_state r;
+        round_init(&r);
+        round_event start = {.kind = ROUND_EVENT_START,
+                             .registered = registered[i],
+                             .reconciling = true,
+                             .bootstrapping = true,
+                             .retry_after_ms = -1};
+        round_event page = {.kind = ROUND_EVENT_OK,
+                            .registered = true,
+                            .reconciling = true,
+                            .bootstrapping = true,
+                            .retry_after_ms = -1};
+        round_action a = round_step(&r, &start);
+        if (!registered[i]) { /* the server must know who asks */
+            assert_int_equal(a.kind, ROUND_SEND_REGISTER);
+            a = round_step(&r, &page);
+        }
+        assert_int_equal(a.kind, ROUND_SEND_RECONCILE); /* before the snapshot */
+        assert_end(fails(&r, PROBLEM_TRANSPORT), ROUND_WAIT, GODWIT_UNREACHABLE);
+        assert_int_equal(round_step(&r, &start).kind,
+                         registered[i] ? ROUND_SEND_RECONCILE : ROUND_SEND_REGISTER);
+    }
+}
+
+static void failures_of_a_comparison(void **state) {
+    (void)state;
+    static const struct {
+        round_problem problem;
+        round_action_kind action;
+        godwit_status status;
+    } table[] = {
+        {PROBLEM_TRANSPORT, ROUND_WAIT, GODWIT_UNREACHABLE},
+        {PROBLEM_BUSY, ROUND_WAIT, GODWIT_OVERLOADED},
+        {PROBLEM_UNAUTHENTICATED, ROUND_SEND_RECONCILE, GODWIT_OK}, /* with a fresh token */
+        {PROBLEM_FORBIDDEN, ROUND_STOP, GODWIT_FORBIDDEN},
+        {PROBLEM_DEVICE_UNKNOWN, ROUND_SEND_REGISTER, GODWIT_OK},
+        {PROBLEM_IDENTITY, ROUND_SEND_RECONCILE, GODWIT_OK},
+        {PROBLEM_BOOTSTRAP, ROUND_SEND_SNAPSHOT, GODWIT_OK},
+        {PROBLEM_TOO_LARGE, ROUND_WAIT, GODWIT_PROTOCOL}, /* no group is to blame */
+        {PROBLEM_PROTOCOL, ROUND_WAIT, GODWIT_PROTOCOL},
+        {PROBLEM_SCHEMA, ROUND_STOP, GODWIT_UNSUPPORTED},
+        {PROBLEM_UNSUPPORTED, ROUND_STOP, GODWIT_UNSUPPORTED},
+    };
+    for (size_t i = 0; i < COUNT_OF(table); i++) {
+        round_state r;
+        round_init(&r);
+        (void)starts(&r, true, false);
+        assert_int_equal(fails(&r, PROBLEM_IDENTITY).kind, ROUND_SEND_RECONCILE);
+        assert_end(fails(&r, table[i].problem), table[i].action, table[i].status);
+        assert_int_equal(r.max_ops, PUSH_FILL_OPS);
+        assert_int_equal(r.alone_failures, 0);
+    }
+}
+
 static void problems_have_their_case(void **state) {
     (void)state;
     static const struct {
@@ -318,6 +405,9 @@ int main(void) {
         cmocka_unit_test(an_expired_token_is_tried_once_more),
         cmocka_unit_test(an_unknown_device_registers_once),
         cmocka_unit_test(what_needs_a_person_stops),
+        cmocka_unit_test(another_history_is_compared),
+        cmocka_unit_test(a_comparison_outlives_the_round),
+        cmocka_unit_test(failures_of_a_comparison),
         cmocka_unit_test(problems_have_their_case),
         cmocka_unit_test(no_conversation_runs_hot),
     };

@@ -42,6 +42,7 @@ static void a_request_is_refused_by_name(void **state) {
         const char *from, *to, *detail;
     } table[] = {
         {"\"scope\":\"tenant-7\"", "\"scope\":7", "scope must be a name"},
+        {"\"scope\":\"tenant-7\",", "", "scope is missing"},
         {"\"cursor\":\"AQAAAA\"", "\"cursor\":{}", "cursor"},
         {"\"cursor\"", "\"curser\"", "unknown field curser"},
         {"\"identities\":[{", "\"identities\":[7,{", "identities must be objects"},
