@@ -28,6 +28,8 @@ static int entropy(void *context, void *buffer, size_t size) {
 static void log_line(void *context, godwit_log_level level, const char *line) {
     device *d = context;
     (void)level;
+    d->w->seen[SEEN_REKEYED] += strstr(line, "event=rekey") != NULL;
+    d->w->seen[SEEN_RECONCILED] += strstr(line, "event=reconcile") != NULL;
     sim_trace(d->w, "device %d says %s", d->number, line);
 }
 
@@ -145,6 +147,7 @@ void device_die(device *d, disk_loss loss) {
     sim_trace(d->w, "device %d dies (%s), journal %d, %s", d->number,
               loss == DISK_POWER_LOSS ? "power" : "killed", d->w->swarm.journal,
               d->disk.garbles ? "garbles" : "keeps or drops");
+    d->w->seen[loss == DISK_POWER_LOSS ? SEEN_POWER_DEVICE : SEEN_KILLED_DEVICE]++;
     enter(d);
     disk_halt(&d->disk);
     close_handles(d);
@@ -237,6 +240,7 @@ void device_copy(device *from, device *to) {
     memcpy(to->know.rows, from->know.rows, sizeof to->know.rows);
     to->know.log_seen = from->know.log_seen;
     to->know.op_seen = from->know.op_seen;
+    to->know.last_op = from->know.last_op;
     to->copied = from->copied = true;
     to->writing = from->writing;
     to->upgraded = from->upgraded;
@@ -374,9 +378,15 @@ void device_decide(device *d) {
                                     " ('open', 'auto') ORDER BY conflict_id",
                                     id)) {
         d->writing = true;
-        status = godwit_resolve(d->g, id, choices[sim_below(d->w, 4)], NULL);
+        bool back = sim_chance(d->w, 2);
+        status = back ? godwit_revert(d->g, id, NULL)
+                      : godwit_resolve(d->g, id, choices[sim_below(d->w, 4)], NULL);
+        d->w->seen[back ? SEEN_REVERTED : SEEN_RESOLVED] += status == GODWIT_OK;
     } else if (pick(d, "SELECT id FROM godwit_dead_letters ORDER BY id", id)) {
-        status = sim_below(d->w, 3) ? godwit_retry(d->g, id, NULL) : godwit_discard(d->g, id, "no longer wanted");
+        bool again = !sim_chance(d->w, 3);
+        status =
+            again ? godwit_retry(d->g, id, NULL) : godwit_discard(d->g, id, "no longer wanted");
+        d->w->seen[SEEN_RETRIED] += again && status == GODWIT_OK;
     } else {
         return;
     }
@@ -399,6 +409,7 @@ void device_upgrade(device *d) {
     ok = ok && godwit_migrate(d->g, "end") == GODWIT_OK;
     d->upgraded = !d->disk.halted && has_column(d);
     d->late_column = d->late_column || d->upgraded;
+    d->w->seen[SEEN_UPGRADED] += d->upgraded && d->know.log_seen > 0;
     d->migrating = !ok;
     sim_trace(d->w, "device %d upgrades: %d", d->number, ok);
     device_reap(d);

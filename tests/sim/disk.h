@@ -64,6 +64,7 @@ typedef struct disk {
     int64_t crash_in; /* changing operations until it halts; 0 = never */
     int busy_left;    /* lock attempts somebody else still makes fail */
     int quiet;        /* > 0: no faults, nothing counts (the checker is reading) */
+    disk_faults hits; /* how many failed */
     int64_t operations, injected, torn; /* counters: changes; faults; sectors lost or garbled */
     uint64_t (*random)(void *context);
     void *context;

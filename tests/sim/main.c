@@ -19,6 +19,7 @@ static const char usage[] =
     "  godwit-sim --seeds A..B [--jobs 2]     many; stops never, lists the failing ones\n"
     "\n"
     "  --first       end at the first failing seed\n"
+    "  --counts      what happened in them, how often, in how many seeds\n"
     "  --twice       each seed two times: the traces must be equal\n"
     "\n"
     "exit 0: every invariant held in every seed\n";
@@ -26,13 +27,23 @@ static const char usage[] =
 typedef struct {
     uint64_t from, to, failed, first_failed;
     int jobs;
-    bool verbose, twice, first;
+    bool verbose, twice, first, counts;
 } options;
 
 typedef struct { /* what a child tells */
     uint64_t seed, trace;
-    int64_t faults, steps, commits, rounds, torn;
+    int64_t faults, steps, commits, rounds, seen[SEEN_COUNT];
 } result;
+
+typedef struct { /* of many seeds */
+    int64_t passed, failed, faults, commits, rounds, times[SEEN_COUNT], seeds[SEEN_COUNT];
+} sums;
+
+static const char *const seen_texts[] = {
+#define SEEN_TEXT(name, text) text,
+    SEEN(SEEN_TEXT)
+#undef SEEN_TEXT
+};
 
 void sim_trace(world *w, const char *format, ...) {
     char line[700];
@@ -92,6 +103,7 @@ static void run_seed(const options *o, uint64_t seed, result *out) {
                     .steps = w.steps,
                     .commits = w.commits,
                     .rounds = w.rounds};
+    memcpy(out->seen, w.seen, sizeof out->seen);
 }
 
 /* false: it failed, and has said why. */
@@ -136,56 +148,93 @@ static bool run_one(const options *o, uint64_t seed, result *out) {
     return true;
 }
 
+static void add_result(sums *s, const result *r, bool ok) {
+    s->passed += ok;
+    s->failed += !ok;
+    s->faults += r->faults;
+    s->commits += r->commits;
+    s->rounds = r->rounds > s->rounds ? r->rounds : s->rounds;
+    for (size_t i = 0; i < SEEN_COUNT; i++) {
+        s->times[i] += r->seen[i];
+        s->seeds[i] += r->seen[i] > 0;
+    }
+}
+
+static void add_sums(sums *s, const sums *more) {
+    s->passed += more->passed;
+    s->failed += more->failed;
+    s->faults += more->faults;
+    s->commits += more->commits;
+    s->rounds = more->rounds > s->rounds ? more->rounds : s->rounds;
+    for (size_t i = 0; i < SEEN_COUNT; i++) {
+        s->times[i] += more->times[i];
+        s->seeds[i] += more->seeds[i];
+    }
+}
+
 /* Every jobs-th seed from `from`; the sums go to the parent. */
 static int run_share(const options *o, uint64_t from, int out) {
-    int64_t sums[5] = {0};
+    sums s = {0};
     for (uint64_t seed = from; seed <= o->to; seed += (uint64_t)o->jobs) {
         result r;
         bool ok = run_one(o, seed, &r);
-        sums[0] += ok;
-        sums[1] += !ok;
-        sums[2] += r.faults;
-        sums[3] += r.commits;
-        sums[4] = r.rounds > sums[4] ? r.rounds : sums[4];
+        add_result(&s, &r, ok);
         if (!ok && o->first) {
             break;
         }
     }
-    return write(out, sums, sizeof sums) == (ssize_t)sizeof sums ? 0 : 2;
+    return write(out, &s, sizeof s) == (ssize_t)sizeof s ? 0 : 2;
 }
 
-static int run_many(const options *o) {
-    int64_t total[5] = {0};
-    struct timespec began, ended;
-    int ends[2];
-    if (pipe(ends) != 0) {
-        return 2;
+static void print_seen(const sums *s) {
+    printf("%-34s %10s %8s\n", "what happened", "times", "seeds");
+    for (size_t i = 0; i < SEEN_COUNT; i++) {
+        printf("%-34s %10lld %8lld\n", seen_texts[i], (long long)s->times[i],
+               (long long)s->seeds[i]);
     }
-    (void)clock_gettime(CLOCK_MONOTONIC, &began);
+}
+
+/* Seeds from..to of the options, into *total. false: some could not be run. */
+static bool run_range(const options *o, sums *total) {
+    int ends[2];
+    sums s;
+    if (pipe(ends) != 0) {
+        return false;
+    }
+    fflush(stdout);
     for (int j = 0; j < o->jobs; j++) {
         if (fork() == 0) {
             _exit(run_share(o, o->from + (uint64_t)j, ends[1]));
         }
     }
     (void)close(ends[1]);
-    int64_t sums[5];
-    while (read(ends[0], sums, sizeof sums) == (ssize_t)sizeof sums) {
-        for (int i = 0; i < 4; i++) {
-            total[i] += sums[i];
-        }
-        total[4] = sums[4] > total[4] ? sums[4] : total[4];
+    while (read(ends[0], &s, sizeof s) == (ssize_t)sizeof s) {
+        add_sums(total, &s);
     }
+    (void)close(ends[0]);
     while (wait(NULL) > 0) {
     }
+    return true;
+}
+
+static int run_many(const options *o) {
+    sums total = {0};
+    struct timespec began, ended;
+    (void)clock_gettime(CLOCK_MONOTONIC, &began);
+    if (!run_range(o, &total)) {
+        return 2;
+    }
     (void)clock_gettime(CLOCK_MONOTONIC, &ended);
+    if (o->counts) {
+        print_seen(&total);
+    }
     printf("seeds %llu..%llu: %lld passed, %lld failed; %lld faults, %lld commits, at most %lld "
            "rounds to"
            " converge, %.0f s\n",
-           (unsigned long long)o->from, (unsigned long long)o->to, (long long)total[0],
-           (long long)total[1], (long long)total[2], (long long)total[3], (long long)total[4] + 1,
-           (double)(ended.tv_sec - began.tv_sec));
-    bool all = total[0] == (int64_t)(o->to - o->from + 1);
-    return all ? 0 : 1;
+           (unsigned long long)o->from, (unsigned long long)o->to, (long long)total.passed,
+           (long long)total.failed, (long long)total.faults, (long long)total.commits,
+           (long long)total.rounds + 1, (double)(ended.tv_sec - began.tv_sec));
+    return total.passed == (int64_t)(o->to - o->from + 1) ? 0 : 1;
 }
 
 /* ---- the command line ---- */
@@ -215,6 +264,8 @@ int main(int argc, char **argv) {
             i++;
         } else if (strcmp(argv[i], "--verbose") == 0) {
             o.verbose = true;
+        } else if (strcmp(argv[i], "--counts") == 0) {
+            o.counts = true;
         } else if (strcmp(argv[i], "--first") == 0) {
             o.first = true;
         } else if (strcmp(argv[i], "--twice") == 0) {

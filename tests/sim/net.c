@@ -88,6 +88,7 @@ void net_mangle(world *w, packet *p) {
         }
     }
     w->faults++;
+    w->seen[SEEN_MANGLED]++;
 }
 
 /* ---- arrival ---- */

@@ -233,13 +233,17 @@ static void claim_columns(world *w, int scope, int64_t seq, int first) {
     }
 }
 
+bool oracle_effective(const decision *d) {
+    return d->effect && strcmp(d->outcome->text, "conflict") != 0;
+}
+
 /* A key has its effect once, whoever carries it. */
 static void take_decision(world *w, decision d) {
     oracle *o = &w->oracle;
     atom *key = oracle_atom(o, d.key->text);
     if (key->decided) {
         const decision *before = &o->decisions[key->decided - 1];
-        if (before->scope == d.scope && before->effect && d.effect) {
+        if (before->scope == d.scope && oracle_effective(before) && oracle_effective(&d)) {
             sim_fail(w, "I4", "key %.16s took effect in commit %lld and again in %lld", d.key->text,
                      (long long)before->commit, (long long)d.commit);
         }
@@ -335,10 +339,13 @@ static void read_commit(world *w, int scope, sqlite3_stmt *q) {
         read_ledger(w, scope, seq, name, sqlite3_column_int64(q, 3), st->applied);
     }
     bool nothing = strcmp(outcome, "rejected") == 0 || strcmp(outcome, "duplicate") == 0 ||
-                   strcmp(outcome, "noop") == 0;
+                   strcmp(outcome, "noop") == 0 || strcmp(outcome, "conflict") == 0;
     read_changes(w, scope, seq, nothing);
     claim_columns(w, scope, seq, first);
     w->commits++;
+    w->seen[SEEN_SECOND_TENANT] += scope;
+    w->seen[SEEN_DUPLICATE] += s->duplicate;
+    w->seen[SEEN_REJECTED] += strcmp(outcome, "rejected") == 0;
     sim_trace(w, "commit s%d %lld %s", scope, (long long)seq, outcome);
     for (int i = first; i < w->oracle.decision_count; i++) {
         const decision *d = &w->oracle.decisions[i];
@@ -352,6 +359,7 @@ static void read_commit(world *w, int scope, sqlite3_stmt *q) {
         }
     }
     oracle_judge(w, scope, seq, first);
+    oracle_order(w, scope, seq, first);
 }
 
 /* The tables are what the log says (I11 on the server). */
@@ -417,6 +425,9 @@ static void read_scope(world *w, int scope) {
     if (query_int(w->server.observer, sql) != s->head) {
         sim_fail(w, "I8", "s%d: the head is not the last commit %lld", scope, (long long)s->head);
     }
+    snprintf(sql, sizeof sql,
+             "SELECT coalesce(max(horizon), 0) FROM godwit_scope WHERE scope = 's%d'", scope);
+    s->horizon = query_int(w->server.observer, sql);
     if (s->head != before) {
         compare_tables(w, scope);
     }
@@ -457,7 +468,7 @@ static int64_t common_prefix(world *w, int scope) {
     return common;
 }
 
-static void forget_after(oracle *o, int scope, int64_t seq) {
+static void forget_after(oracle *o, int scope, int64_t seq, int64_t *lost) {
     for (int i = 0; i < o->row_count; i++) {
         known_row *r = &o->rows[i];
         while (r->scope == scope && r->last >= 0 && o->versions[r->last].seq > seq) {
@@ -487,6 +498,7 @@ static void forget_after(oracle *o, int scope, int64_t seq) {
         }
     }
     s->lost_history = s->lost_history || s->head > seq;
+    *lost += s->head > seq;
     s->head = seq;
 }
 
@@ -497,7 +509,7 @@ void oracle_rewind(world *w) {
         sim_fail(w, "I28", "the server's restored store does not open");
     }
     for (int i = 0; i < SCOPES; i++) {
-        forget_after(&w->oracle, i, common_prefix(w, i));
+        forget_after(&w->oracle, i, common_prefix(w, i), &w->seen[SEEN_RESTORED_SERVER]);
     }
     w->server.disk.quiet--;
 }

@@ -3,7 +3,8 @@
  * The oracle reads both sides' databases after every step and never asks the product's code. From
  * the server's log it builds every state S_n the server was ever in; a device must show S_cursor
  * with its own waiting operations on top, at every moment (I11, I12). oracle.c reads the server,
- * oracle_merge.c judges its decisions, oracle_device.c reads devices, oracle_end.c judges the end.
+ * oracle_merge.c judges its decisions, oracle_order.c what comes before what, oracle_device.c reads
+ * devices, oracle_end.c judges the end.
  */
 #ifndef TESTS_SIM_ORACLE_H
 #define TESTS_SIM_ORACLE_H
@@ -12,9 +13,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TABLES   2
-#define COLUMNS  5 /* of the widest table, without the key */
-#define ROWS_MAX 512
+#define TABLES      2
+#define COLUMNS     5 /* of the widest table, without the key */
+#define ROWS_MAX    512
+#define DEPS_MAX    4
+#define CLOCKS_KEPT 16
 
 struct world;
 
@@ -60,7 +63,11 @@ typedef struct { /* an operation as a device sealed it */
     unsigned mask, old_mask;
     const atom *now[COLUMNS], *old[COLUMNS];
     int64_t seq, base_seq, base_salt, group_first, group_size;
-    int maker; /* device of the world */
+    int maker;      /* device of the world */
+    int previous;   /* index + 1 of the operation its maker sealed before */
+    int64_t passed; /* commit of an operation that came after it, and is in the log before it */
+    const atom *deps[DEPS_MAX]; /* keys of the operations it needs */
+    int dep_count;
 } known_op;
 
 typedef struct { /* an operation as the server decided it */
@@ -76,7 +83,7 @@ typedef struct {
 } stream;
 
 typedef struct {
-    int64_t head;
+    int64_t head, horizon;
     int64_t *salts; /* [head], of commit i + 1 */
     size_t salt_cap;
     stream streams[64];
@@ -96,6 +103,8 @@ typedef struct {
     decision *decisions;
     int decision_count, decision_cap;
     oracle_scope scopes[2];
+    const atom *clocks[CLOCKS_KEPT]; /* vector clocks of rows, the newest ones */
+    unsigned clock_at;
 } oracle;
 
 typedef struct { /* a row as an application shows it */
@@ -106,6 +115,8 @@ typedef struct { /* a row as an application shows it */
 typedef struct {
     shown_row rows[ROWS_MAX];  /* by known_row index, as seen last */
     int64_t log_seen, op_seen; /* lsn */
+    bool behind, starting;     /* the horizon; a snapshot is under way */
+    int last_op;               /* index + 1 of the operation it sealed last */
 } oracle_device;
 
 void oracle_init(oracle *o);
@@ -116,12 +127,20 @@ int oracle_table_of(const char *name); /* -1 */
 /* The row's version at commit seq; NULL = it was never there. */
 const version *oracle_at(const oracle *o, int row, int64_t seq);
 
+/* It changed something, or found it done; what is held as a whole waits for a person. */
+bool oracle_effective(const decision *d);
+
 /* Reads what the server has committed since, and checks it. */
 void oracle_server(struct world *w);
 /* The server's history was replaced: forgets what is no longer in it. */
 void oracle_rewind(struct world *w);
 /* Judges commit `seq` of a scope; decisions[first..] are its own. */
 void oracle_judge(struct world *w, int scope, int64_t seq, int first);
+
+/* Judges what comes before what in commit `seq`, and its clocks; decisions[first..] are its own. */
+void oracle_order(struct world *w, int scope, int64_t seq, int first);
+/* A device has operation `op` (index), which follows those it had. */
+void oracle_learn_order(struct world *w, int number, int op, int64_t lsn);
 
 /* Learns operations a device has sealed (before they travel). */
 void oracle_learn(struct world *w, int number);

@@ -37,6 +37,9 @@ static void learn(check *c, sqlite3_stmt *q) {
     atom *key = oracle_atom(o, query_text(q, 1));
     int table = oracle_table_of(query_text(q, 3));
     c->d->know.op_seen = sqlite3_column_int64(q, 0);
+    if (key->op) {
+        oracle_learn_order(c->w, c->d->number, key->op - 1, c->d->know.op_seen);
+    }
     if (key->op || table < 0) {
         return;
     }
@@ -67,6 +70,7 @@ static void learn(check *c, sqlite3_stmt *q) {
         k->old_mask = take_values(c, k, query_text(q, 6), k->old);
     }
     key->op = ++o->op_count;
+    oracle_learn_order(c->w, c->d->number, key->op - 1, c->d->know.op_seen);
     sim_trace(c->w, "device %d sealed %lld: %s %s %s", c->d->number, (long long)c->d->know.op_seen,
               query_text(q, 2), query_text(q, 3), query_text(q, 4));
 }
@@ -223,6 +227,16 @@ static void replay_waiting(check *c, shown_row *rows) {
     replay_log(c, rows, sealed);
 }
 
+/* Counts when it was left behind the horizon, and when it has begun anew. */
+static void count_position(check *c, bool live, int64_t seq) {
+    oracle_device *know = &c->d->know;
+    bool behind = live && seq < c->o->scopes[c->d->scope].horizon;
+    c->w->seen[SEEN_HORIZON] += behind && !know->behind;
+    c->w->seen[SEEN_SNAPSHOT] += live && know->starting && seq > 0;
+    know->behind = behind;
+    know->starting = !live;
+}
+
 /* false: nothing can be said, it is about to start anew or knows a history that is no more. */
 static bool base_rows(check *c, shown_row *rows) {
     sqlite3_stmt *q = query(c->d->db, "SELECT commit_seq, salt, state FROM godwit_cursor WHERE"
@@ -233,6 +247,7 @@ static bool base_rows(check *c, shown_row *rows) {
     bool live = row && strcmp(query_text(q, 2), "live") == 0;
     sqlite3_finalize(q);
     const oracle_scope *s = &c->o->scopes[c->d->scope];
+    count_position(c, row && live, seq);
     if ((!live && seq > 0) || seq > s->head || (seq > 0 && s->salts[seq - 1] != salt)) {
         return false;
     }

@@ -50,6 +50,7 @@ static bool recorded(const judge *j) {
     sqlite3_bind_text(q, 3, j->op->key->text, -1, SQLITE_STATIC);
     bool found = query_next(q);
     sqlite3_finalize(q);
+    j->w->seen[SEEN_CONFLICT] += found;
     return found;
 }
 
@@ -197,8 +198,9 @@ static void judge_delete(const judge *j) {
 
 /* Held as a whole: what it stands on is lost or forgotten. Its content must be kept. */
 static void judge_held(const judge *j) {
-    const world *w = j->w;
+    world *w = j->w;
     char sql[160];
+    w->seen[SEEN_HELD]++;
     snprintf(sql, sizeof sql,
              "SELECT count(*) FROM godwit_conflict WHERE scope = 's%d' AND commit_seq = %lld",
              j->scope, (long long)j->seq);

@@ -113,7 +113,20 @@ static int64_t injected(const world *w) {
     return sum;
 }
 
+static void count_disk(world *w, const disk *d) {
+    w->seen[SEEN_FULL] += d->hits.full;
+    w->seen[SEEN_WRITE_ERROR] += d->hits.write_error;
+    w->seen[SEEN_READ_ERROR] += d->hits.read_error;
+    w->seen[SEEN_SYNC_ERROR] += d->hits.sync_error;
+    w->seen[SEEN_LOCKED] += d->hits.busy;
+}
+
 static void end(world *w) {
+    count_disk(w, &w->server.disk);
+    for (int i = 0; i < w->device_count; i++) {
+        count_disk(w, &w->devices[i].disk);
+    }
+
     net_clear(w);
     for (size_t i = 0; i < OLD_MAX; i++) {
         packet_deinit(&w->requests[i]);

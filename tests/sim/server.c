@@ -8,6 +8,7 @@
 #include "sim/query.h"
 #include "sim/sim.h"
 
+#define DAY_MS INT64_C(86400000)
 #define FOLDER "/tmp" /* exists; nothing is written there, the files are on the server's disk */
 
 static const char key[] = "0123456789abcdef0123456789abcdef";
@@ -51,21 +52,25 @@ void server_init(world *w) {
     s->disk.faults = w->swarm.server_disk;
 }
 
-/* Forgets within the time of a seed; what tells an old request from a new one is kept. */
-static const retain_policy forgetful = {.log_ms = 3600000,
-                                        .log_max_ms = INT64_C(86400000),
-                                        .log_commits = 5,
-                                        .ledger_ms = RETAIN_FOREVER,
-                                        .conflicts_ms = RETAIN_FOREVER,
-                                        .device_ms = RETAIN_FOREVER};
+/* Forgets within the time of a seed: the log, and in some seeds the ledger and silent devices too.
+ */
+static retain_policy forgetful(const swarm *s) {
+    return (retain_policy){.log_ms = 3600000,
+                           .log_max_ms = DAY_MS,
+                           .log_commits = 5,
+                           .ledger_ms = s->forget_ledger ? 2 * DAY_MS : RETAIN_FOREVER,
+                           .conflicts_ms = RETAIN_FOREVER,
+                           .device_ms = s->forget_ledger ? 4 * DAY_MS : RETAIN_FOREVER};
+}
 
 void server_start(world *w) {
     server *s = &w->server;
     char message[512] = "";
     w->current = -1;
+    retain_policy retain = forgetful(&w->swarm);
     service_options options = {.store = FOLDER,
                                .schema_file = s->schema[s->upgraded],
-                               .retain = w->swarm.retain ? &forgetful : NULL,
+                               .retain = w->swarm.retain ? &retain : NULL,
                                .now_ms = now,
                                .context = w};
     godwit_status status = service_open(&options, &s->service, message);
@@ -93,6 +98,7 @@ void server_stop(world *w, bool killed, disk_loss loss) {
         sim_trace(w, "server dies (%s)", loss == DISK_POWER_LOSS ? "power" : "killed");
         disk_halt(&s->disk);
         w->faults++;
+        w->seen[loss == DISK_POWER_LOSS ? SEEN_POWER_SERVER : SEEN_KILLED_SERVER]++;
     }
     if (s->observer) {
         s->disk.quiet++;
@@ -218,6 +224,29 @@ static void check_isolation(world *w, const packet *p, const service_job *job) {
     }
 }
 
+static void count_status(world *w, const service_job *job) {
+    static const struct {
+        int status;
+        sim_seen seen;
+    } table[] = {{401, SEEN_EXPIRED},
+                 {403, SEEN_FORBIDDEN},
+                 {409, SEEN_FORKED},
+                 {410, SEEN_GONE},
+                 {503, SEEN_UNAVAILABLE}};
+    size_t i = 0;
+    while (i < COUNT_OF(table) && table[i].status != job->status) {
+        i++;
+    }
+    if (i < COUNT_OF(table)) {
+        w->seen[table[i].seen]++;
+    } else {
+        w->seen[SEEN_INVALID] += job->status >= 400;
+    }
+    w->seen[SEEN_GONE] +=
+        job->status == 200 && job->answer.ptr &&
+        (strstr(job->answer.ptr, "bootstrap-required") || strstr(job->answer.ptr, "cursor-"));
+}
+
 static void finish(world *w, const packet *p, service_job *job, packet *answer) {
     server *s = &w->server;
     if (job->status == 0 && job->wants_read && !s->disk.halted) {
@@ -232,6 +261,7 @@ static void finish(world *w, const packet *p, service_job *job, packet *answer) 
                      godwit_status_name(job->failure), job->answer.ptr ? job->answer.ptr : "");
         }
         check_isolation(w, p, job);
+        count_status(w, job);
         answer->status = job->status;
         bytes_slice(&answer->body, bytes_view(&job->answer));
     }
@@ -304,6 +334,7 @@ void server_attack(world *w) {
     }
     server_serve(w, &one, 1, &answer);
     w->faults++;
+    w->seen[other_tenant ? SEEN_ATTACK_OTHER : SEEN_ATTACK]++;
     if (w->oracle.scopes[!as->scope].head != before) {
         sim_fail(w, "I23", "device %d of s%d wrote to the other tenant", as->number, as->scope);
     }

@@ -29,12 +29,58 @@
 #define OLD_MAX     12
 #define SCOPES      2
 
+/* What happened in a seed, counted: proof that the swarm really does it. */
+#define SEEN(X)                                                                                    \
+    X(FULL, "disk full")                                                                           \
+    X(WRITE_ERROR, "write error")                                                                  \
+    X(READ_ERROR, "read error")                                                                    \
+    X(SYNC_ERROR, "fsync error")                                                                   \
+    X(LOCKED, "locked by another")                                                                 \
+    X(POWER_DEVICE, "device lost power")                                                           \
+    X(KILLED_DEVICE, "device killed")                                                              \
+    X(POWER_SERVER, "server lost power")                                                           \
+    X(KILLED_SERVER, "server killed")                                                              \
+    X(EXPIRED, "token expired (401)")                                                              \
+    X(FORBIDDEN, "scope taken away (403)")                                                         \
+    X(FORKED, "stream refused (409)")                                                              \
+    X(GONE, "start anew (410)")                                                                    \
+    X(INVALID, "request refused (4xx)")                                                            \
+    X(UNAVAILABLE, "server unavailable (503)")                                                     \
+    X(HORIZON, "horizon passed a device")                                                          \
+    X(SECOND_TENANT, "commit of the second tenant")                                                \
+    X(ATTACK, "hostile request")                                                                   \
+    X(ATTACK_OTHER, "hostile request across tenants")                                              \
+    X(MANGLED, "hostile answer")                                                                   \
+    X(CLONED, "database copied")                                                                   \
+    X(SWAPPED, "databases swapped")                                                                \
+    X(RESTORED_DEVICE, "device restored")                                                          \
+    X(RESTORED_SERVER, "server restored, commits lost")                                            \
+    X(REKEYED, "new identity")                                                                     \
+    X(RECONCILED, "streams compared")                                                              \
+    X(UPGRADED, "upgrade with a queue")                                                            \
+    X(SNAPSHOT, "bootstrap by snapshot")                                                           \
+    X(HELD, "held as a whole")                                                                     \
+    X(DUPLICATE, "duplicate commit")                                                               \
+    X(REJECTED, "refused operation")                                                               \
+    X(CONFLICT, "conflict recorded")                                                               \
+    X(RETRIED, "refused one tried again")                                                          \
+    X(RESOLVED, "conflict resolved")                                                               \
+    X(REVERTED, "decision reverted")                                                               \
+    X(DEPENDENCY, "dependency judged")                                                             \
+    X(CLOCK, "vector clock judged")
+typedef enum {
+#define SEEN_NAME(name, text) SEEN_##name,
+    SEEN(SEEN_NAME)
+#undef SEEN_NAME
+        SEEN_COUNT
+} sim_seen;
+
 /* What can go wrong in a seed. Rates are "one in n", 0 = not in this seed. */
 typedef struct {
     int devices, steps;
     bool two_tenants, foreign_writer, upgrade, hostile_client, hostile_server;
-    bool retain; /* the server forgets early */
-    bool place;  /* devices know where their database belongs */
+    bool retain, forget_ledger; /* the server forgets early; keys and devices, too */
+    bool place;                 /* devices know where their database belongs */
     bool reals, unique_values, deletes, big_groups, resolves;
     unsigned drop, twice, late, days, cut, replay, one_way, blocking;
     unsigned kill_device, kill_server, power, clock_jump, freeze, restart_server, backup_server;
@@ -110,8 +156,9 @@ typedef struct world {
     size_t request_at;
     oracle oracle;
     int64_t faults, steps, commits, rounds;
-    bool calm;         /* faults are over */
+    bool calm; /* faults are over */
     bool verbose;
+    int64_t seen[SEEN_COUNT];
     uint64_t trace;
     const char *doing;
 } world;

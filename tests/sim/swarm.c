@@ -57,6 +57,7 @@ void swarm_pick(world *w) {
     s->revoke = rate(w, 60, 200);
     s->new_device = rate(w, 60, 200);
     s->retain = sim_chance(w, 2);
+    s->forget_ledger = s->retain && sim_chance(w, 2);
     s->place = sim_chance(w, 2);
     if (!sim_chance(w, 3)) {
         s->backup_server = rate(w, 30, 80);
@@ -142,6 +143,7 @@ static void clone_device(world *w, device *d) {
     device_close(copy);
     device_copy(d, copy);
     memcpy(copy->user, d->user, sizeof copy->user);
+    w->seen[SEEN_CLONED]++;
     sim_trace(w, "device %d is a copy of device %d", copy->number, d->number);
 }
 
@@ -160,6 +162,7 @@ static void save_or_restore(world *w, device *d) {
     d->migrating = d->saved_migrating;
     d->copied = true;
     d->writing = false;
+    w->seen[SEEN_RESTORED_DEVICE]++;
     sim_trace(w, "device %d restored from its backup", d->number);
 }
 
@@ -189,6 +192,7 @@ static void swap_devices(world *w, device *a, device *b) {
     memcpy(b->user, user, sizeof user);
     disk_deinit(&spare);
     a->has_saved = b->has_saved = false; /* those are of the other user now */
+    w->seen[SEEN_SWAPPED]++;
     sim_trace(w, "devices %d and %d swap their databases", a->number, b->number);
 }
 

@@ -55,10 +55,11 @@ static int end(disk *d, bool last, int rc) {
     return rc;
 }
 
-static bool fails(disk *d, unsigned rate) {
+static bool fails(disk *d, unsigned rate, unsigned *hits) {
     bool hit = d && disk_hits(d, rate);
     if (hit) {
         d->injected++;
+        (*hits)++;
     }
     return hit;
 }
@@ -67,7 +68,7 @@ static bool busy(disk *d) {
     if (!d || d->quiet) {
         return false;
     }
-    if (!d->busy_left && fails(d, d->faults.busy)) {
+    if (!d->busy_left && fails(d, d->faults.busy, &d->hits.busy)) {
         uint64_t r = d->random(d->context);
         d->busy_left = r % 4 ? 1 + (int)(r / 4 % 6) : 200; /* at times longer than anyone waits */
     }
@@ -91,7 +92,7 @@ static int file_close(sqlite3_file *file) {
 
 static int file_read(sqlite3_file *file, void *to, int len, sqlite3_int64 at) {
     sim_file *f = (sim_file *)file;
-    if (f->d && (f->d->halted || fails(f->d, f->d->faults.read_error))) {
+    if (f->d && (f->d->halted || fails(f->d, f->d->faults.read_error, &f->d->hits.read_error))) {
         return SQLITE_IOERR_READ;
     }
     size_t size = f->node->now.size, from = (size_t)at;
@@ -113,9 +114,9 @@ static int file_write(sqlite3_file *file, const void *from, int len, sqlite3_int
     if (rc != SQLITE_OK) {
         return SQLITE_IOERR_WRITE;
     }
-    if (f->d && fails(f->d, f->d->faults.full)) {
+    if (f->d && fails(f->d, f->d->faults.full, &f->d->hits.full)) {
         rc = SQLITE_FULL;
-    } else if (f->d && fails(f->d, f->d->faults.write_error)) {
+    } else if (f->d && fails(f->d, f->d->faults.write_error, &f->d->hits.write_error)) {
         rc = SQLITE_IOERR_WRITE;
     } else {
         disk_write(f->node, from, (size_t)len, (size_t)at);
@@ -140,7 +141,7 @@ static int file_sync(sqlite3_file *file, int flags) {
     if (count(f->d, &last) != SQLITE_OK) {
         return SQLITE_IOERR_FSYNC;
     }
-    if (f->d && fails(f->d, f->d->faults.sync_error)) {
+    if (f->d && fails(f->d, f->d->faults.sync_error, &f->d->hits.sync_error)) {
         disk_sync_failed(f->node);
         return end(f->d, last, SQLITE_IOERR_FSYNC);
     }
