@@ -19,6 +19,7 @@
 #define ANSWER_BYTES_MAX (64u << 20)  /* answer a client accepts: one group alone may be large */
 #define WAIT_S_MAX 25                 /* long poll */
 #define SCOPES_MAX 64                 /* scopes of one token or device */
+#define SCOPES_SQL_MS 1000            /* the operator's query for a token's scopes */
 #define TABLES_MAX 500                /* tables of one declaration */
 #define COLUMNS_MAX 252               /* synced columns of one table: four masks of 63 bits */
 #define KEY_COLUMNS_MAX 16            /* columns of one primary key */

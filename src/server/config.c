@@ -165,6 +165,12 @@ static godwit_status interpret_tokens(const config_texts *t, config *out, char m
     out->jwt_audience = t->jwt_audience;
     out->scopes_claim = t->scopes_claim;
     out->device_claim = t->device_claim;
+    out->scopes_sql = t->scopes_sql;
+    out->scopes_ttl_ms = 30000;
+    if (t->scopes_ttl &&
+        (!retain_time_parse(t->scopes_ttl, &out->scopes_ttl_ms) || out->scopes_ttl_ms > 86400000)) {
+        return config_bad(message, "scopes_ttl", t->scopes_ttl, "a time between 0s and 1d");
+    }
     if (t->read_only_scopes && !parse_names(t->read_only_scopes, out->read_only,
                                             COUNT_OF(out->read_only), &out->read_only_count)) {
         return config_bad(message, "read_only_scopes", t->read_only_scopes,

@@ -10,6 +10,8 @@
  *   log = info                     scopes_claim = app_metadata.scopes
  *   keep_log = 30d                 keep_conflicts = forever
  *   device_claim = device          read_only_scopes = news, catalog
+ *   scopes_sql = SELECT team, may_write FROM members WHERE user_id = :sub
+ *   scopes_ttl = 30s
  *   jwks = https://id.example/.well-known/jwks.json
  *   jwks_refresh = 10m
  *   keep_log_max = 90d             keep_devices = 400d
@@ -52,6 +54,8 @@
     X(scopes_claim)                                                                                \
     X(device_claim)                                                                                \
     X(read_only_scopes)                                                                            \
+    X(scopes_sql)                                                                                  \
+    X(scopes_ttl)                                                                                  \
     X(hooks)                                                                                       \
     X(hook_timeout)                                                                                \
     X(keep_log)                                                                                    \
@@ -94,6 +98,8 @@ typedef struct {
     const char *jwks;                                     /* path or URL; NULL = none */
     int64_t jwks_refresh_ms;
     const char *jwt_issuer, *jwt_audience, *scopes_claim, *device_claim; /* NULL = not set */
+    const char *scopes_sql; /* NULL = scopes are the token's */
+    int64_t scopes_ttl_ms;
     slice read_only[SCOPES_MAX]; /* scopes that no token writes to */
     size_t read_only_count;
     hook_options hooks; /* library NULL = none; program is the caller's */

@@ -203,6 +203,8 @@ static godwit_status open_service(server *s, const config *settings, char messag
                                .config_tables = settings->config_file,
                                .dev = settings->dev,
                                .hooks = settings->hooks.library ? &settings->hooks : NULL,
+                               .scopes_sql = settings->scopes_sql,
+                               .scopes_ttl_ms = settings->scopes_ttl_ms,
                                .read_only = settings->read_only,
                                .read_only_count = settings->read_only_count,
                                .retain = &settings->retain};

@@ -317,8 +317,9 @@ void dispatch_request(conn *c) {
     }
     r->stage = STAGE_PREPARE;
     if (r->route->kind == ROUTE_STREAM) {
-        r->scope = effective_scope(r);
-        if (r->scope.len == 0 || !principal_may_read(&r->job.who, r->scope)) {
+        bool asked_later = service_asks_scopes(c->loop->server->service);
+        r->scope = asked_later ? r->job.q_scope : effective_scope(r);
+        if (r->scope.len == 0 || (!asked_later && !principal_may_read(&r->job.who, r->scope))) {
             dispatch_problem(c, 403, "scope-forbidden", "the token does not allow this scope",
                              false);
             return;

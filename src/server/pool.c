@@ -212,13 +212,17 @@ static void go_to_write(pool *p, request *r) {
 }
 
 /* True when the request goes on to be read by this worker. */
-static bool prepare(pool *p, request *r) {
+static bool prepare(struct worker *w, request *r) {
+    pool *p = w->pool;
     if (r->body_is_gzip && !decompress(r)) {
         finish(p, r);
         return false;
     }
     charge(p, r);
-    service_prepare(p->options.service, &r->job);
+    service_grants(p->options.service, w->reader, &r->job);
+    if (r->job.status == 0) {
+        service_prepare(p->options.service, &r->job);
+    }
     charge(p, r);
     if (r->job.status == 0 && held(p) > p->options.memory_max) {
         refuse_for_room(r);
@@ -241,7 +245,7 @@ static bool prepare(pool *p, request *r) {
 
 static void work_on(struct worker *w, request *r) {
     service *s = w->pool->options.service;
-    if (r->stage == STAGE_PREPARE && !prepare(w->pool, r)) {
+    if (r->stage == STAGE_PREPARE && !prepare(w, r)) {
         return;
     }
     if (r->stage == STAGE_HEAD) {

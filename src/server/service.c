@@ -1,4 +1,5 @@
 /* The server's verbs: life, dispatch, problems. See service.h for which thread calls what. */
+#include "server/grants.h"
 #include "server/service_inner.h"
 
 #include <stdio.h>
@@ -81,6 +82,44 @@ static godwit_status check_hooks(service *s, char *message) {
     return status;
 }
 
+static godwit_status open_grants(service *s, const service_options *options, char *message) {
+    service_reader *r = NULL;
+    godwit_status status = grants_open(options->scopes_sql, options->scopes_ttl_ms, &s->grants);
+    if (status == GODWIT_OK) {
+        status = service_reader_open(s, &r);
+    }
+    if (status == GODWIT_OK) {
+        status = grants_try(s->grants, r->store, message);
+    } else {
+        snprintf(message, 512, "scopes_sql can't be tried: %s", "out of memory");
+    }
+    service_reader_close(r);
+    return status;
+}
+
+bool service_asks_scopes(const service *s) {
+    return s->grants != NULL;
+}
+
+void service_grants(service *s, service_reader *r, service_job *job) {
+    (void)(s->grants && grants_ask(s->grants, r->store, job));
+}
+
+/* Rights may have changed while the request waited. */
+static bool still_granted(service *s, service_reader *r, service_job *job, slice scope) {
+    if (!s->grants) {
+        return true;
+    }
+    if (!grants_ask(s->grants, r->store, job)) {
+        return false;
+    }
+    if (!principal_may_read(&job->who, scope)) {
+        service_problem(job, 403, "scope-forbidden", "the token does not allow this scope", NULL);
+        return false;
+    }
+    return true;
+}
+
 godwit_status service_open(const service_options *options, service **out, char *message) {
     *out = NULL;
     service *s = calloc(1, sizeof *s);
@@ -121,6 +160,9 @@ godwit_status service_open(const service_options *options, service **out, char *
         status = store_id(s->store, s->store_id);
         snprintf(message, 512, "%s", status == GODWIT_OK ? "" : store_message(s->store));
     }
+    if (status == GODWIT_OK && options->scopes_sql) {
+        status = open_grants(s, options, message);
+    }
     if (status == GODWIT_OK) {
         atomic_store(&s->unready, (int)store_probe(s->store, false));
     }
@@ -146,6 +188,7 @@ void service_close(service *s) {
     registry_config_free(s->config);
     upcaster_free(s->upcaster);
     seen_close(&s->seen);
+    grants_close(s->grants);
     arena_deinit(&s->batch);
     free(s);
 }
@@ -273,6 +316,9 @@ void service_read(service *s, service_reader *r, service_job *job) {
     int64_t begun_us = service_mono_us();
     arena_reset(&r->scratch);
     job->park = false;
+    if (!still_granted(s, r, job, ((job_state *)job->state)->scope)) {
+        return;
+    }
     r->reg = service_registry(s);
     godwit_status status = store_read_begin(r->store, r->reg->tables);
     if (status != GODWIT_OK) {
@@ -330,6 +376,9 @@ godwit_status service_ready(const service *s) {
 int64_t service_head(service *s, service_reader *r, service_job *job, slice scope) {
     store_scope state = {0};
     arena_reset(&r->scratch);
+    if (!still_granted(s, r, job, scope)) {
+        return -1;
+    }
     godwit_status status = store_read_begin(r->store, service_registry(s)->tables);
     if (status != GODWIT_OK) {
         service_fail(job, status);

@@ -88,6 +88,8 @@ typedef struct {
     const char *config_tables;   /* path of a configuration file whose [table NAME] sections apply; NULL */
     bool dev;                    /* adopt what devices declare */
     const hook_options *hooks;   /* borrowed; NULL = none */
+    const char *scopes_sql;      /* NULL = scopes are the token's; see grants.h */
+    int64_t scopes_ttl_ms;       /* how long its answers are remembered, 0 = not at all */
     const slice *read_only;      /* scopes that nobody writes to through this service */
     size_t read_only_count;
     const retain_policy *retain; /* how long what is kept; NULL = retain_default */
@@ -101,6 +103,10 @@ void service_close(service *s);
 void service_job_init(service_job *job, service_verb verb);
 void service_job_deinit(service_job *job); /* frees memory, answer */
 
+/* Whether scopes come from a query: then those of a principal count for nothing until service_grants
+ * has been called for the job, before service_prepare, on a pool thread. */
+bool service_asks_scopes(const service *s);
+void service_grants(service *s, service_reader *r, service_job *job);
 void service_prepare(service *s, service_job *job);
 /* jobs[0..count): all with wants_write. Each gets its answer, or keeps wants_read for the next stage, or
  * has wants_hook: nothing of it was written, it goes through service_ask and comes again. A

@@ -47,6 +47,7 @@ struct service {
     arena batch; /* of one transaction */
     upcaster *upcaster; /* the writer's; NULL until an operation needs it */
     const hook_options *hooks; /* NULL = none */
+    struct grants *grants;     /* scopes by a query; NULL = by the token */
     const slice *read_only;    /* the options' */
     size_t read_only_count;
     bool hooks_validate;

@@ -1,6 +1,8 @@
 /* Which store a verb goes to, and what all stores say alike. */
 #include "server/store.h"
 
+#include "core/id.h"
+
 #include "server/store_verbs.h"
 
 godwit_status store_open(const char *where, store **out, char *message) {
@@ -105,4 +107,16 @@ void store_row_json(const schema_table *t, const value *values, bytes *b) {
         value_to_json(b, &values[i]);
     }
     bytes_char(b, '}');
+}
+
+godwit_status store_grant_add(arena *a, slice scope, bool write, store_grants *out) {
+    if (out->count == SCOPES_MAX) {
+        return GODWIT_LIMIT;
+    }
+    if (!id_name_valid(scope)) {
+        return GODWIT_CORRUPT;
+    }
+    out->write[out->count] = write;
+    out->scopes[out->count] = arena_copy(a, scope);
+    return out->scopes[out->count++].ptr ? GODWIT_OK : GODWIT_NOMEM;
 }

@@ -25,6 +25,7 @@
 #define SERVER_STORE_H
 
 #include "core/decide.h"
+#include "core/limits.h"
 #include "core/retain.h"
 
 typedef struct store store;
@@ -253,6 +254,19 @@ godwit_status store_read_scope(store_reader *r, slice scope, store_scope *out) M
 godwit_status store_read_salt(store_reader *r, slice scope, int64_t seq, int64_t *salt) MUST_USE;
 godwit_status store_read_device(store_reader *r, arena *a, slice scope, slice device_id,
                                 decide_device *out) MUST_USE;
+
+/* Scopes by the operator's query `sql` (grants.h), with its :sub and :claims bound. Outside of a read.
+ * INVALID or whatever the database says: reader_message | CONSTRAINT a value does not fit the query |
+ * LIMIT too many rows. Everything in `a`. */
+typedef struct {
+    slice scopes[SCOPES_MAX];
+    bool write[SCOPES_MAX];
+    size_t count;
+} store_grants;
+godwit_status store_read_grants(store_reader *r, arena *a, const char *sql, slice sub, slice claims,
+                                store_grants *out) MUST_USE;
+/* One row of it, for stores. LIMIT, CORRUPT (no valid name), NOMEM. */
+godwit_status store_grant_add(arena *a, slice scope, bool write, store_grants *out) MUST_USE;
 
 /* The feed. Rows are borrowed until the next call of the same kind. */
 typedef struct {

@@ -14,6 +14,7 @@
  *   store_postgres_retain.c    deleting what is no longer kept
  *   store_postgres_device.c    devices as operators see them
  *   store_postgres_watch.c     can it be written to, what devices report
+ *   store_postgres_grants.c    scopes by the operator's query
  *   store_postgres_read.c      feed, ledger, live rows, conflicts, history */
 #ifndef SERVER_STORE_POSTGRES_H
 #define SERVER_STORE_POSTGRES_H
@@ -311,6 +312,9 @@ slice pg_columns_json(store *st, arena *a, const schema_table *t, const value *v
 
 /* On either side's connection. */
 godwit_status pg_transaction(pg_link *l, bool write) MUST_USE; /* begins; nothing is waited for */
+/* Scopes by the operator's query, in a transaction that is left open (store_postgres_grants.c). */
+godwit_status pg_grants(pg_link *l, arena *a, const char *sql, slice sub, slice claims,
+                        store_grants *out) MUST_USE;
 godwit_status pg_scope_read(pg_link *l, slice scope, store_scope *out) MUST_USE;
 godwit_status pg_device_read(pg_link *l, arena *a, slice scope, slice device_id,
                              decide_device *out) MUST_USE;

@@ -228,6 +228,13 @@ godwit_status pg_read_device(store_reader *r, arena *a, slice scope, slice devic
     return pg_device_read(&r->link, a, scope, device_id, out);
 }
 
+godwit_status pg_read_grants(store_reader *r, arena *a, const char *sql, slice sub, slice claims,
+                             store_grants *out) {
+    godwit_status status = pg_grants(&r->link, a, sql, sub, claims, out);
+    pg_read_end(r);
+    return status;
+}
+
 /* ---- feed ---- */
 
 static godwit_status read_commit(const PGresult *r, int row, store_commit_row *out) {

@@ -10,6 +10,7 @@
  *   store_sqlite_conflict.c the conflict ledger
  *   store_sqlite_retain.c  deleting what is no longer kept
  *   store_sqlite_device.c  listing and revoking devices; the store's own id
+ *   store_sqlite_grants.c  scopes by the operator's query
  *   store_sqlite_read.c    feed, ledger, live rows, conflicts, history */
 #ifndef SERVER_STORE_SQLITE_H
 #define SERVER_STORE_SQLITE_H
@@ -133,6 +134,10 @@ godwit_status sqlite_device_load(db *d, arena *a, slice scope, slice device_id,
 #define COMMIT_DEVICE_SQL                                                                          \
     "SELECT n.name FROM godwit_commit c JOIN godwit_name n ON n.no = c.device_id"                  \
     " WHERE c.scope = ?1 AND c.commit_seq = ?2"
+
+/* scopes by the operator's query (store_sqlite_grants.c) */
+godwit_status sqlite_grants(db *d, arena *a, const char *sql, slice sub, slice claims,
+                            store_grants *out) MUST_USE;
 
 /* typed rows (store_sqlite_typed.c, store_sqlite_refs.c) */
 typedef struct old_reference { /* values other rows may refer to, before they were changed */

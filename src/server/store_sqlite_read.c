@@ -95,6 +95,11 @@ godwit_status lite_read_scope(store_reader *r, slice scope, store_scope *out) {
     return sqlite_scope_load(&r->d, scope, out);
 }
 
+godwit_status lite_read_grants(store_reader *r, arena *a, const char *sql, slice sub, slice claims,
+                               store_grants *out) {
+    return sqlite_grants(&r->d, a, sql, sub, claims, out);
+}
+
 /* ---- names ---- */
 
 static godwit_status number_of(store_reader *r, slice name, int64_t *no) {

@@ -128,6 +128,10 @@
     VERB(godwit_status, read_device,                                                               \
          (store_reader * r, arena * a, slice scope, slice device_id, decide_device * out), r,      \
          (r, a, scope, device_id, out))                                                            \
+    VERB(godwit_status, read_grants,                                                               \
+         (store_reader * r, arena * a, const char *sql, slice sub, slice claims,                   \
+          store_grants *out),                                                                      \
+         r, (r, a, sql, sub, claims, out))                                                         \
     VERB(godwit_status, feed_open, (store_reader * r, slice scope, int64_t after_seq), r,          \
          (r, scope, after_seq))                                                                    \
     VERB(godwit_status, feed_commit, (store_reader * r, store_commit_row * out, bool *row), r,     \
