@@ -252,7 +252,9 @@ GODWIT_API godwit_status godwit_feed(godwit *g, int64_t id, int status, const ch
                                      const char *body, size_t body_bytes) GODWIT_MUST_USE;
 /* The network came back or is another one, or the application came to the foreground: forget what was
  * waited for. The next attempt is due at once, by chance within a second and not before a second after the
- * last one; failures then count from the beginning. Wakes the background thread. */
+ * last one; failures then count from the beginning. Wakes the background thread of this handle: its kept
+ * connections are closed, and a request that has been out for more than a second (longer when it happens
+ * again) is given up and begun anew, since it may hang on a network that is gone. */
 GODWIT_API godwit_status godwit_notify_network(godwit *g) GODWIT_MUST_USE;
 
 /* ---- In the background ---- */

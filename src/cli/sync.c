@@ -14,7 +14,8 @@ static const char help[] =
     "Sends every pending operation and fetches what others changed, until both sides agree.\n"
     "When the server can't be reached it exits with 3; nothing is lost, the queue stays.\n\n"
     "Options:\n"
-    "  --watch          keep going: sync after local changes and when the server has news\n"
+    "  --watch          keep going: sync after local changes and when the server has news;\n"
+    "                   signal USR1 says that the network is back: do not wait any longer\n"
     "  --interval S     with --watch: sync every S seconds also without either (default 60)\n"
     "  --timeout S      give up after S seconds (default 60)\n"
     "  --json           print the report as JSON (one line per sync with --watch)\n"
@@ -136,13 +137,17 @@ static int watch(godwit *g, sync_options *options) {
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGUSR1);
     (void)sigprocmask(SIG_BLOCK, &set, NULL);
     atomic_init(&w.code, CLI_OK);
     godwit_status status = godwit_start(g, &run);
     if (status != GODWIT_OK) {
         return cli_explain(g, options->path, "starting to watch", status);
     }
-    while (sigwait(&set, &got) != 0) {
+    while (sigwait(&set, &got) != 0 || got == SIGUSR1) {
+        if (got == SIGUSR1 && godwit_notify_network(g) != GODWIT_OK) {
+            (void)cli_fail("%s: the network is back, but: %s", options->path, godwit_message(g));
+        }
     }
     (void)godwit_stop(g);
     return atomic_load(&w.code);

@@ -422,7 +422,7 @@ godwit_status godwit_init(godwit *g, const godwit_settings *settings) {
     if (status != GODWIT_OK) {
         db_rollback(&g->db);
     } else {
-        runner_hint(g, client_wall_ms(g));
+        runner_hint(g, 0);
     }
     return client_leave(g, status);
 }

@@ -53,6 +53,7 @@ struct godwit {
     /* asked during and between requests, on the handle's thread: not 0 = stop. NULL = never */
     int (*cancelled)(void *cancel_context);
     void *cancel_context;
+    int64_t asked_ms;        /* mono: when the request that is out was begun; 0 = none is */
     int64_t clock_ahead_ms;  /* the server's clock less ours, as of the last answer that told it */
     int64_t round_trip_ms;   /* of the answer being taken, if it carried results; -1 = none */
 };

@@ -119,10 +119,12 @@ void lease_release(godwit *g, pump *p) {
         godwit_status status =
             db_run(&g->db, "DELETE FROM godwit_lease WHERE pid = ?1 AND until = ?2", "ii",
                    (int64_t)getpid(), p->lease_until);
-        if (status != GODWIT_OK) { /* it runs out, or is taken over when this process ends */
+        if (status == GODWIT_OK) {
+            p->lease_until = 0;
+        } else { /* a full disk: it stays ours to take again, or runs out, or ends with this process
+                  */
             client_log(g, GODWIT_LOG_WARN, "event=lease-kept reason=%s",
                        godwit_status_name(status));
         }
     }
-    p->lease_until = 0;
 }

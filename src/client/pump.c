@@ -52,6 +52,13 @@ void pump_close(godwit *g) {
     g->pump = NULL;
 }
 
+void pump_disconnect(godwit *g) {
+    if (g->pump) {
+        transport_destroy(g->pump->transport);
+        g->pump->transport = NULL;
+    }
+}
+
 void pump_abandon(godwit *g, pump *p) {
     lease_release(g, p);
     reconcile_forget(g, p->reconciliation);

@@ -57,9 +57,11 @@ pump_kind pump_step(godwit *g, pump *p, godwit_status *status);
 /* Takes the answer to p->request. */
 godwit_status pump_answer(godwit *g, pump *p, const godwit_http_answer *answer) MUST_USE;
 void pump_abandon(godwit *g, pump *p); /* the pass, not the queue */
+/* Closes the connections that are kept; between requests only. */
+void pump_disconnect(godwit *g);
 
-/* sync.c: rounds until there is nothing left to do, a failure, or the time is over. Does not wait for
- * next_attempt_at; p->wait_until_ms says until when a failure asks to wait. */
+/* sync.c: rounds until there is nothing left to do, a failure, or the time is over. Does not wait
+ * for next_attempt_at; p->wait_until_ms says until when a failure asks to wait. */
 godwit_status sync_run(godwit *g, pump *p, int64_t timeout_ms) MUST_USE;
 
 /* ---- request.c ---- */
@@ -91,7 +93,7 @@ typedef struct {
 } sync_way;
 typedef struct {
     sync_way way;
-    slice url;          /* of the server, without a slash at the end */
+    slice url; /* of the server, without a slash at the end */
     const char *method, *path;
     slice body;
     int64_t timeout_ms;
@@ -99,8 +101,8 @@ typedef struct {
 godwit_status sync_way_of(godwit *g, pump *p, sync_way *out) MUST_USE;
 /* Whether syncing can begin, and the server's url. */
 godwit_status sync_check(godwit *g, slice *url, arena *a) MUST_USE;
-/* One exchange with token and headers. answer->body is the caller's to free. CANCELLED: given up, there is
- * no answer. */
+/* One exchange with token and headers. answer->body is the caller's to free. CANCELLED: given up,
+ * there is no answer. */
 godwit_status sync_exchange(godwit *g, const sync_call *call, godwit_http_answer *answer) MUST_USE;
 bool sync_cancelled(godwit *g);
 

@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "client/track.h"
+#include "core/backoff.h"
 #include "core/limits.h"
 
 #define INTERVAL_MS     60000 /* default: between passes when nothing else happens */
@@ -31,6 +32,8 @@
 #define LISTEN_TRIES    3 /* failures while passes succeed, until listening is left for a while */
 #define LISTEN_AGAIN_MS 300000
 #define BUSY_STEP_MS    10
+#define PATIENCE_MS     1000
+#define PATIENCE_MAX_MS REQUEST_TIMEOUT_MS
 #define NO_HINT         INT64_MAX
 
 struct runner {
@@ -44,12 +47,14 @@ struct runner {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     atomic_bool stopping;
-    _Atomic int64_t hint_at_ms; /* wall: a pass is due then; NO_HINT = not for that reason */
+    _Atomic int64_t hint_at_ms; /* mono: a pass is due then; NO_HINT = not for that reason */
     /* the thread's own */
     godwit *g;
     int64_t version;      /* of the database when it was last looked at */
     int64_t next_look_ms; /* mono */
     bool local;           /* something to send was seen */
+    bool given_up;        /* this pass, for its request hung when a hint came */
+    int64_t patience_ms;  /* with a request, when there is a hint */
     int listen_failures;
     int64_t listen_from_ms; /* mono */
 };
@@ -70,10 +75,13 @@ static int64_t chance(runner *r, int64_t max_ms) {
 
 /* ---- Waiting ---- */
 
+static bool hinted(runner *r) {
+    return mono_ms() >= atomic_load(&r->hint_at_ms);
+}
+
 /* A stop, or a hint whose time has come. */
 static bool interrupted(runner *r) {
-    int64_t at_ms = atomic_load(&r->hint_at_ms);
-    return atomic_load(&r->stopping) || (at_ms != NO_HINT && client_wall_ms(r->g) >= at_ms);
+    return atomic_load(&r->stopping) || hinted(r);
 }
 
 static int64_t earlier(int64_t a, int64_t b) {
@@ -84,9 +92,7 @@ static int64_t earlier(int64_t a, int64_t b) {
 static void sleep_until(runner *r, int64_t until_ms) {
     pthread_mutex_lock(&r->lock);
     while (!interrupted(r) && mono_ms() < until_ms) {
-        int64_t hint_ms = atomic_load(&r->hint_at_ms), now_ms = mono_ms();
-        int64_t left_ms = hint_ms == NO_HINT ? until_ms - now_ms : hint_ms - client_wall_ms(r->g);
-        int64_t at_ms = earlier(until_ms, now_ms + left_ms);
+        int64_t at_ms = earlier(until_ms, atomic_load(&r->hint_at_ms));
         struct timespec at = {.tv_sec = (time_t)(at_ms / 1000),
                               .tv_nsec = (long)(at_ms % 1000) * 1000000};
         (void)pthread_cond_timedwait(&r->wake, &r->lock, &at);
@@ -110,8 +116,16 @@ static bool look(runner *r) {
     return r->local;
 }
 
+/* A request that was out while the network was away may hang on a connection that is no more until
+ * its time is over. When a hint's time has come it is begun again, unless it has only just begun;
+ * later each time, so that hints that keep coming do not starve a slow network. */
 static int cancel_pass(void *context) {
-    return atomic_load(&((runner *)context)->stopping);
+    runner *r = context;
+    int64_t asked_ms = r->g->asked_ms;
+    if (asked_ms && hinted(r) && client_mono_ms(r->g) - asked_ms >= r->patience_ms) {
+        r->given_up = true;
+    }
+    return r->given_up || atomic_load(&r->stopping);
 }
 
 static int cancel_listening(void *context) {
@@ -153,6 +167,7 @@ static void wait_for_reason(runner *r, bool sent) {
         listen_result heard = listen_for_news(r->g, r->run.wait_seconds);
         r->g->cancelled = cancel_pass;
         if (heard == LISTEN_NEWS) {
+            r->listen_failures = 0;
             return;
         }
         if (heard == LISTEN_FAILED) {
@@ -181,8 +196,7 @@ static void wait_for_attempt(runner *r, int64_t at_least_ms) {
     int64_t begun = mono_ms();
     int64_t left = 1;
     while (!interrupted(r) && left > 0) {
-        int64_t at_ms = next_attempt_ms(r);
-        left = at_ms ? at_ms - client_wall_ms(r->g) : 0;
+        left = backoff_left_ms(next_attempt_ms(r), client_wall_ms(r->g));
         int64_t floor = begun + at_least_ms - mono_ms();
         left = left > floor ? left : floor;
         if (left > 0) {
@@ -209,11 +223,25 @@ static void wait_after(runner *r, godwit_status status, bool sent) {
     }
 }
 
+/* Before a pass. A hint says that this may be another network: connections of the one before are no
+ * use, and neither is what was thought of listening. */
+static void take_hint(runner *r) {
+    if (atomic_exchange(&r->hint_at_ms, NO_HINT) != NO_HINT) {
+        pump_disconnect(r->g);
+        r->listen_failures = 0;
+        r->listen_from_ms = 0;
+    }
+    r->patience_ms = !r->given_up                       ? PATIENCE_MS
+                     : r->patience_ms < PATIENCE_MAX_MS ? 2 * r->patience_ms
+                                                        : PATIENCE_MAX_MS;
+    r->given_up = false;
+}
+
 static void run_passes(runner *r) {
     godwit_class cls = GODWIT_CLASS_OK;
     while (!atomic_load(&r->stopping) && cls != GODWIT_CLASS_CORRUPT) {
         godwit_sync_report report;
-        atomic_store(&r->hint_at_ms, NO_HINT);
+        take_hint(r);
         r->version = listen_version(r->g);
         r->local = false;
         godwit_status status = godwit_sync(r->g, PASS_MAX_MS, &report);
@@ -395,8 +423,9 @@ void runner_end(godwit *g) {
     }
 }
 
-void runner_hint(godwit *g, int64_t at_ms) {
+void runner_hint(godwit *g, int64_t in_ms) {
     if (g->runner) {
+        int64_t at_ms = mono_ms() + in_ms;
         int64_t known_ms = atomic_load(&g->runner->hint_at_ms);
         while (at_ms < known_ms && /* hints that keep coming must not put it off */
                !atomic_compare_exchange_weak(&g->runner->hint_at_ms, &known_ms, at_ms)) {

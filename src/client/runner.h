@@ -12,8 +12,8 @@
 
 /* Ends the thread, if one runs, and forgets it. Not on that thread itself. */
 void runner_end(godwit *g);
-/* Something has changed that no database tells: try at at_ms (wall), and not later. */
-void runner_hint(godwit *g, int64_t at_ms);
+/* Something has changed that no database tells: try in in_ms, and not later. */
+void runner_hint(godwit *g, int64_t in_ms);
 
 /* ---- listen.c ---- */
 typedef enum {

@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 
+#include "core/backoff.h"
 #include "core/limits.h"
 
 #define SYNC_TIMEOUT_MS 60000
@@ -82,15 +83,18 @@ godwit_status sync_exchange(godwit *g, const sync_call *call, godwit_http_answer
                                        .answer_max = ANSWER_BYTES_MAX,
                                        .cancelled = g->cancelled,
                                        .cancel_context = g->cancel_context};
+        g->asked_ms = client_mono_ms(g);
         call->way.exchange(call->way.context, &request, answer);
         answer->reason[sizeof answer->reason - 1] = 0;
     }
     arena_deinit(&a);
-    if (status == GODWIT_OK && sync_cancelled(g)) {
+    bool given_up = sync_cancelled(g);
+    g->asked_ms = 0;
+    if (status == GODWIT_OK && given_up) {
         mem_free(g->allocator, answer->body);
         memset(answer, 0, sizeof *answer);
         status =
-            client_fail(g, GODWIT_CANCELLED, "stopped; what was sent and not answered goes again");
+            client_fail(g, GODWIT_CANCELLED, "given up; what was sent and not answered goes again");
     }
     return status;
 }
@@ -237,9 +241,8 @@ static godwit_status wait_left(godwit *g, pump *p, int64_t *wait_ms) {
         return GODWIT_OK;
     }
     godwit_status status = client_meta_int(g, "next_attempt_ms", 0, &until_ms);
-    int64_t left_ms = until_ms - client_wall_ms(g);
-    if (status == GODWIT_OK && left_ms > 0) {
-        *wait_ms = left_ms;
+    if (status == GODWIT_OK) {
+        *wait_ms = backoff_left_ms(until_ms, client_wall_ms(g));
     }
     p->wait_until_ms = 0;
     return status;
@@ -407,7 +410,7 @@ godwit_status godwit_notify_network(godwit *g) {
         }
     }
     if (status == GODWIT_OK) {
-        runner_hint(g, at_ms);
+        runner_hint(g, at_ms - client_wall_ms(g));
     }
     return client_leave(g, status);
 }

@@ -32,6 +32,13 @@ int64_t backoff_hinted_ms(int64_t now_ms, int64_t last_attempt_ms, uint64_t rand
     return from_ms + (int64_t)(random % (BACKOFF_BASE_MS + 1));
 }
 
+int64_t backoff_left_ms(int64_t until_ms, int64_t now_ms) {
+    bool ahead = until_ms > now_ms;
+    /* what bounds a wait; as unsigned, for any two clocks are this far apart at most */
+    uint64_t left = ahead ? (uint64_t)until_ms - (uint64_t)now_ms : 0;
+    return left <= RETRY_AFTER_MAX_MS ? (int64_t)left : 0;
+}
+
 retry_class backoff_class(int http_status) {
     if (http_status >= 200 && http_status < 300) {
         return RETRY_DECISION;

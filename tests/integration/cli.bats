@@ -479,6 +479,7 @@ verbs="serve token devices backup restore init track untrack sync status queue c
         sleep 0.05
     done
     [ "$(sqlite3 -readonly data/store.db "SELECT title FROM pins")" = watched ]
+    kill -USR1 $watcher # the network is back, says some script
     kill -TERM $watcher
     code=0
     wait $watcher || code=$?

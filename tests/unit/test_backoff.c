@@ -86,6 +86,17 @@ static void a_hint_is_spread_over_a_second(void **state) {
     assert_int_equal(backoff_hinted_ms(100000, 900000, 0), 100000);
 }
 
+static void a_clock_that_was_set_back_makes_nobody_wait(void **state) {
+    (void)state;
+    assert_int_equal(backoff_left_ms(1500, 1000), 500);
+    assert_int_equal(backoff_left_ms(1000, 1000), 0);
+    assert_int_equal(backoff_left_ms(0, 1000), 0);
+    assert_int_equal(backoff_left_ms(1000 + 3600000, 1000),
+                     3600000); /* the most a server may ask */
+    assert_int_equal(backoff_left_ms(1000 + 3600001, 1000), 0);
+    assert_int_equal(backoff_left_ms(INT64_MAX, INT64_MIN), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(delays_stay_within_their_bound),
@@ -93,6 +104,7 @@ int main(void) {
         cmocka_unit_test(every_http_status_has_a_class),
         cmocka_unit_test(statuses_have_names_texts_and_classes),
         cmocka_unit_test(a_hint_is_spread_over_a_second),
+        cmocka_unit_test(a_clock_that_was_set_back_makes_nobody_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -248,6 +248,26 @@ static void a_hint_ends_waiting(void **state) {
     tear_down(&w);
 }
 
+/* It would hang on a connection that is no more until its time is over. */
+static void a_hint_begins_a_hanging_request_again(void **state) {
+    (void)state;
+    world w;
+    device *d = set_up(&w);
+    device_exec(d, "INSERT INTO pins(id) VALUES ('a')");
+    atomic_store(&on.hang, true);
+    begin(d, -1);
+    await(&on.hanging, 1, "a request without an answer");
+    device_check(d, godwit_notify_network(d->g));
+    await(&on.hanging, 2, "the same once more");
+    atomic_store(&on.hang, false);
+    device_check(d, godwit_notify_network(d->g));
+    await_sent(1);
+    assert_int_equal(now(&on.passes), 1); /* what was given up is no failure */
+    assert_int_equal(device_int(d, "SELECT retries FROM godwit_metrics"), 0);
+    device_check(d, godwit_stop(d->g));
+    tear_down(&w);
+}
+
 /* Waiting for the server is given up for a local commit, a hint and a stop. */
 static void listening_ends_for_reasons(void **state) {
     (void)state;
@@ -282,6 +302,7 @@ int main(void) {
         cmocka_unit_test(what_needs_no_sending_wakes_nobody),
         cmocka_unit_test(stopping_gives_up_a_request),
         cmocka_unit_test(a_hint_ends_waiting),
+        cmocka_unit_test(a_hint_begins_a_hanging_request_again),
         cmocka_unit_test(listening_ends_for_reasons),
         cmocka_unit_test(what_can_not_run),
     };

@@ -80,10 +80,39 @@ static void test_a_row_made_anew_after_its_conflict_is_closed(void **state) {
     world_deinit(&w);
 }
 
+static int keep_the_lease(void *context, int action, const char *table, const char *b,
+                          const char *c, const char *d) {
+    (void)context;
+    (void)b;
+    (void)c;
+    (void)d;
+    return action == SQLITE_DELETE && strcmp(table, "godwit_lease") == 0 ? SQLITE_DENY : SQLITE_OK;
+}
+
+/* A lease that could not be given back, as on a full disk, must not keep its own holder out. */
+static void test_a_lease_that_was_not_returned_is_ones_own(void **state) {
+    world w;
+    (void)state;
+    world_init(&w, WORLD_SCHEMA);
+    device *d = world_field_device(&w);
+    (void)device_sync(d);
+    sqlite3_set_authorizer(d->db, keep_the_lease, NULL);
+    device_exec(d, "INSERT INTO pins(id) VALUES ('a')");
+    (void)device_sync(d);
+    assert_int_equal(device_int(d, "SELECT count(*) FROM godwit_lease"), 1);
+    device_exec(d, "INSERT INTO pins(id) VALUES ('b')");
+    (void)device_sync(d);
+    sqlite3_set_authorizer(d->db, NULL, NULL);
+    (void)device_sync(d);
+    assert_int_equal(device_int(d, "SELECT count(*) FROM godwit_lease"), 0);
+    world_deinit(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_old_answer_is_not_applied),
         cmocka_unit_test(test_a_lease_from_the_future_does_not_hold),
+        cmocka_unit_test(test_a_lease_that_was_not_returned_is_ones_own),
         cmocka_unit_test(test_a_row_made_anew_after_its_conflict_is_closed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
