@@ -68,6 +68,26 @@ def test_a_device_away_longer_than_the_horizon(world):
         assert cli("doctor", device.path).code == 0
 
 
+def test_a_long_queue_and_a_new_beginning(world):
+    """The queue does not fit into the request that is told to begin anew."""
+    server = world.server(config=SHORT.format(ledger="1h"))
+    a, b = world.device("a", server), world.device("b", server)
+    a.run("INSERT INTO pins(id, title) VALUES ('p-1', 'Well')")
+    settle(a, b)
+    b.run("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)"
+          " INSERT INTO pins(id, title) SELECT 'b-' || i, 'of b' FROM n")
+    b.run("UPDATE pins SET note = 'of b' WHERE id = 'p-1'")
+    for i in range(20):
+        a.run("INSERT INTO pins(id, title) VALUES (?, 'x')", f"q-{i}")
+        a.sync()
+    wait_until(lambda: forgotten(server), what="the log is cut")
+    b.sync()
+    assert server.query("SELECT count(*) FROM pins WHERE title = 'of b'") == [(4000,)]
+    assert server.query("SELECT note FROM pins WHERE id = 'p-1'") == [("of b",)]
+    settle(b)
+    assert b.rows("pins") == server.rows("pins")
+
+
 def test_a_device_away_longer_than_the_ledger(world):
     """Its last answer was lost and its ledger rows are confirmed by nobody: they are kept."""
     server = world.server(schema=SCHEMA.replace("status TEXT", "status TEXT CHECK (status <> 'bad')"),
