@@ -59,7 +59,9 @@ GODWIT_API godwit_status godwit_open(const char *path, const godwit_options *opt
  * calls. MISUSE inside an open transaction. */
 GODWIT_API godwit_status godwit_attach(struct sqlite3 *connection, const godwit_options *options,
                                        godwit **out) GODWIT_MUST_USE;
-GODWIT_API void godwit_close(godwit *g); /* NULL is fine */
+/* Ends the background thread, if one runs, and frees the handle. NULL is fine. MISUSE, and nothing is done,
+ * inside a callback: of a call that runs on this handle, or on its background thread. */
+GODWIT_API godwit_status godwit_close(godwit *g);
 /* Text of the last failure on this handle, never NULL, valid until the next call. `g` may be NULL
  * (failure to open): then a general text; options.error has the specific one. */
 GODWIT_API const char *godwit_message(const godwit *g);
@@ -278,8 +280,8 @@ typedef struct {
  * the settings or the server comes with on_pass. After godwit_init the thread uses the new settings. */
 GODWIT_API godwit_status godwit_start(godwit *g, const godwit_run_options *options) GODWIT_MUST_USE;
 /* Ends the thread and waits until it has: a request in flight is given up (its operations go again), a
- * transaction is finished. Nothing happens when none runs; godwit_close does the same. MISUSE on the
- * thread itself (in a callback), where godwit_close is forbidden. Call it before the process ends. */
+ * transaction is finished. Nothing happens when none runs; godwit_close does the same. Both are MISUSE on
+ * the thread itself (in a callback). Call it before the process ends. */
 GODWIT_API godwit_status godwit_stop(godwit *g);
 GODWIT_API int godwit_running(const godwit *g); /* 1 between godwit_start and godwit_stop */
 

@@ -248,9 +248,12 @@ godwit_status godwit_attach(struct sqlite3 *connection, const godwit_options *op
     return create(connection, NULL, options, out);
 }
 
-void godwit_close(godwit *g) {
+godwit_status godwit_close(godwit *g) {
     if (!g) {
-        return;
+        return GODWIT_OK;
+    }
+    if (runner_inside(g) || g->in_call) {
+        return GODWIT_MISUSE; /* what called back goes on with the handle */
     }
     runner_end(g);
     pump_close(g);
@@ -260,6 +263,7 @@ void godwit_close(godwit *g) {
     }
     godwit_allocator allocator = *g->allocator; /* lives in the block it frees */
     mem_free(&allocator, g);
+    return GODWIT_OK;
 }
 
 void client_abandon(godwit *g) {

@@ -333,5 +333,8 @@ godwit_status godwit_events_keep(godwit *g, int on) {
 
 godwit_status godwit_events_done(godwit *g, int64_t seq) {
     godwit_status status = client_enter(g);
+    if (status == GODWIT_OK && seq < 0) {
+        return client_leave(g, client_fail(g, GODWIT_INVALID, "events are numbered from 1"));
+    }
     return status == GODWIT_OK ? client_leave(g, done(g, seq)) : status;
 }

@@ -26,12 +26,25 @@ godwit_status listen_for_work(godwit *g, bool *work) {
     return status;
 }
 
-static godwit_status write_path(godwit *g, arena *a, bytes *path, slice *cursor, int wait_s) {
+#define LIVE                                                                                       \
+    " FROM godwit_cursor AS c WHERE c.state = 'live' AND EXISTS (SELECT 1 FROM godwit_identity AS" \
+    " i WHERE i.scope = c.scope AND i.current = 1)"
+
+/* Several scopes have their turns, each a share of the time: what is new in one that waits is found
+ * when its turn comes, by the cursor. */
+static godwit_status write_path(godwit *g, arena *a, bytes *path, slice *cursor,
+                                listen_turn *turn) {
     slice scope = {0}, device = {0};
-    godwit_status status = client_scope(g, a, &scope);
+    int64_t scopes = 0;
+    godwit_status status = db_int(&g->db, &scopes, "SELECT count(*)" LIVE, "");
+    turn->share_s = scopes > turn->wait_s ? 1 : (int)(turn->wait_s / (scopes ? scopes : 1));
+    turn->scope = scopes ? (turn->scope + 1) % scopes : 0;
     if (status == GODWIT_OK) {
-        status = db_text(&g->db, a, cursor,
-                         "SELECT cursor FROM godwit_cursor WHERE scope = ?1 AND state = 'live'",
+        status = db_text(&g->db, a, &scope, "SELECT scope" LIVE " ORDER BY scope LIMIT 1 OFFSET ?1",
+                         "i", turn->scope);
+    }
+    if (status == GODWIT_OK) {
+        status = db_text(&g->db, a, cursor, "SELECT cursor FROM godwit_cursor WHERE scope = ?1",
                          "s", scope);
     }
     if (status == GODWIT_OK && cursor->len) {
@@ -42,7 +55,7 @@ static godwit_status write_path(godwit *g, arena *a, bytes *path, slice *cursor,
         request_percent(path, *cursor);
         bytes_text(path, "&device=");
         request_percent(path, device);
-        bytes_printf(path, "&limit=1&wait=%d", wait_s);
+        bytes_printf(path, "&limit=1&wait=%d", turn->share_s);
     }
     return status == GODWIT_OK && path->failed ? GODWIT_NOMEM : status;
 }
@@ -60,13 +73,13 @@ static listen_result judge(arena *a, const godwit_http_answer *answer, slice cur
     return page.commit_count || !slice_equal(page.cursor, cursor) ? LISTEN_NEWS : LISTEN_NOTHING;
 }
 
-listen_result listen_for_news(godwit *g, int wait_s) {
+listen_result listen_for_news(godwit *g, listen_turn *turn) {
     arena a;
     bytes path;
     pump *p = NULL;
     slice cursor = {0};
     godwit_http_answer answer = {0};
-    sync_call call = {.method = "GET", .timeout_ms = wait_s * 1000 + LISTEN_GRACE_MS};
+    sync_call call = {.method = "GET", .timeout_ms = turn->wait_s * 1000 + LISTEN_GRACE_MS};
     listen_result result = LISTEN_FAILED;
     if (client_enter(g) != GODWIT_OK) {
         return result;
@@ -81,7 +94,7 @@ listen_result listen_for_news(godwit *g, int wait_s) {
         status = sync_way_of(g, p, &call.way);
     }
     if (status == GODWIT_OK) {
-        status = write_path(g, &a, &path, &cursor, wait_s);
+        status = write_path(g, &a, &path, &cursor, turn);
     }
     if (status == GODWIT_OK && cursor.len) {
         call.path = path.ptr;

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "client/pump.h"
+#include "client/runner.h"
 #include "client/seal.h"
 
 #define POLL_MS         20 /* between looks at the database */
@@ -145,6 +145,7 @@ typedef struct {
     int64_t started_ms, slept_ms, timeout_ms;
     int64_t sync_at_ms; /* elapsed; when to try again */
     bool polls;         /* this handle can't sync: others will */
+    int64_t passes;     /* of the background thread, before */
     godwit_receipt *out;
 } waiting;
 
@@ -178,6 +179,25 @@ static godwit_status try_sync(waiting *w) {
     return passes(status) ? GODWIT_OK : status;
 }
 
+/* What the background thread has met since the waiting began. */
+static godwit_status look_at_thread(waiting *w) {
+    runner_pass latest;
+    runner_latest(w->g, &latest);
+    return latest.passes <= w->passes || passes(latest.status)
+               ? GODWIT_OK
+               : client_fail(w->g, latest.status, "%s", latest.message);
+}
+
+/* After a failure that needs a person the thread waits long: it looks now whether there was one. */
+static void wake_thread(waiting *w) {
+    runner_pass latest;
+    runner_latest(w->g, &latest);
+    w->passes = latest.passes;
+    if (latest.passes && !passes(latest.status)) {
+        runner_hint(w->g, 0);
+    }
+}
+
 static godwit_status wait_for(waiting *w) {
     int64_t step_ms = POLL_MS;
     godwit_status status = receipt_read(w->g, w->id, w->out);
@@ -196,6 +216,9 @@ static godwit_status wait_for(waiting *w) {
         }
         if (status == GODWIT_OK) {
             status = receipt_read(w->g, w->id, w->out);
+        }
+        if (status == GODWIT_OK && !w->out->decided) {
+            status = look_at_thread(w);
         }
     }
     return status;
@@ -240,5 +263,6 @@ godwit_status godwit_wait(godwit *g, const char *id, int64_t timeout_ms, godwit_
                  .timeout_ms = timeout_ms > 0 ? timeout_ms : WAIT_DEFAULT_MS,
                  .polls = g->runner || !has_transport(g), /* the thread is at it */
                  .out = out};
+    wake_thread(&w);
     return client_leave(g, wait_for(&w));
 }

@@ -48,6 +48,7 @@ struct runner {
     pthread_cond_t wake;
     atomic_bool stopping;
     _Atomic int64_t hint_at_ms; /* mono: a pass is due then; NO_HINT = not for that reason */
+    runner_pass latest;         /* under `lock` */
     /* the thread's own */
     godwit *g;
     int64_t version;      /* of the database when it was last looked at */
@@ -57,6 +58,7 @@ struct runner {
     int64_t patience_ms;  /* with a request, when there is a hint */
     int listen_failures;
     int64_t listen_from_ms; /* mono */
+    listen_turn turn;
 };
 
 static int64_t mono_ms(void) {
@@ -164,7 +166,8 @@ static void wait_for_reason(runner *r, bool sent) {
             continue;
         }
         r->g->cancelled = cancel_listening;
-        listen_result heard = listen_for_news(r->g, r->run.wait_seconds);
+        r->turn.wait_s = r->run.wait_seconds;
+        listen_result heard = listen_for_news(r->g, &r->turn);
         r->g->cancelled = cancel_pass;
         if (heard == LISTEN_NEWS) {
             r->listen_failures = 0;
@@ -237,6 +240,14 @@ static void take_hint(runner *r) {
     r->given_up = false;
 }
 
+static void note_pass(runner *r, godwit_status status, const char *message) {
+    pthread_mutex_lock(&r->lock);
+    r->latest.passes++;
+    r->latest.status = status;
+    snprintf(r->latest.message, sizeof r->latest.message, "%s", message);
+    pthread_mutex_unlock(&r->lock);
+}
+
 static void run_passes(runner *r) {
     godwit_class cls = GODWIT_CLASS_OK;
     while (!atomic_load(&r->stopping) && cls != GODWIT_CLASS_CORRUPT) {
@@ -249,6 +260,7 @@ static void run_passes(runner *r) {
         if (status == GODWIT_CANCELLED) {
             continue;
         }
+        note_pass(r, status, godwit_message(r->g));
         if (r->run.on_pass) {
             r->run.on_pass(r->run.context, status, &report, godwit_message(r->g));
         }
@@ -291,9 +303,12 @@ static void *thread_main(void *context) {
         run_passes(r);
         godwit_close(r->g);
         r->g = NULL;
-    } else if (r->run.on_pass && status != GODWIT_CANCELLED) {
+    } else if (status != GODWIT_CANCELLED) {
         godwit_sync_report none = {0};
-        r->run.on_pass(r->run.context, status, &none, godwit_status_text(status));
+        note_pass(r, status, godwit_status_text(status));
+        if (r->run.on_pass) {
+            r->run.on_pass(r->run.context, status, &none, godwit_status_text(status));
+        }
     }
     return NULL;
 }
@@ -403,6 +418,12 @@ godwit_status godwit_start(godwit *g, const godwit_run_options *options) {
     if (status != GODWIT_OK) {
         return status;
     }
+    if (options &&
+        (options->interval_ms < 0 || options->local_ms < 0 || options->wait_seconds < -1)) {
+        return client_leave(g, client_fail(g, GODWIT_INVALID,
+                                           "interval_ms and local_ms are times in milliseconds, 0 ="
+                                           " default; wait_seconds -1 = never"));
+    }
     return client_leave(g, g->runner ? GODWIT_OK : start(g, options));
 }
 
@@ -434,11 +455,21 @@ void runner_hint(godwit *g, int64_t in_ms) {
     }
 }
 
-godwit_status godwit_stop(godwit *g) {
-    if (!g) {
-        return GODWIT_MISUSE;
+bool runner_inside(const godwit *g) {
+    return g->runner && pthread_equal(pthread_self(), g->runner->thread);
+}
+
+void runner_latest(godwit *g, runner_pass *out) {
+    *out = (runner_pass){0};
+    if (g->runner) {
+        pthread_mutex_lock(&g->runner->lock);
+        *out = g->runner->latest;
+        pthread_mutex_unlock(&g->runner->lock);
     }
-    if (g->runner && pthread_equal(pthread_self(), g->runner->thread)) {
+}
+
+godwit_status godwit_stop(godwit *g) {
+    if (!g || runner_inside(g)) {
         return GODWIT_MISUSE; /* it would wait for itself */
     }
     runner_end(g);

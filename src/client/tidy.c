@@ -74,6 +74,9 @@ static godwit_status keep_notes(godwit *g, int64_t now_ms, int64_t keep_ms, int6
     arena_init(&a, g->allocator, 0);
     *lsn = 0;
     godwit_status status = read_notes(g, &a, notes, &count);
+    for (size_t i = 0; i < count; i++) { /* the clock was ahead when it was written */
+        notes[i].at_ms = notes[i].at_ms < now_ms ? notes[i].at_ms : now_ms;
+    }
     bool due = status == GODWIT_OK && (count == 0 || now_ms - notes[count - 1].at_ms >
                                                          (keep_ms < DAY_MS ? keep_ms : DAY_MS));
     if (due) {
@@ -199,7 +202,7 @@ static godwit_status forget_history(godwit *g, int64_t now_ms, int64_t keep_ms) 
     char at[32];
     godwit_status status = client_meta_int(g, "history", 0, &last_ms);
     if (status != GODWIT_OK || keep_ms == RETAIN_FOREVER ||
-        now_ms - last_ms < (keep_ms < DAY_MS ? keep_ms : DAY_MS)) {
+        (last_ms <= now_ms && now_ms - last_ms < (keep_ms < DAY_MS ? keep_ms : DAY_MS))) {
         return status;
     }
     wire_time_write(now_ms > keep_ms ? now_ms - keep_ms : 0, at);

@@ -96,6 +96,21 @@ const char *extension_text(int argc, sqlite3_value **argv, int index) {
     return (const char *)sqlite3_value_text(argv[index]);
 }
 
+bool extension_number(sqlite3_context *context, int argc, sqlite3_value **argv, int index,
+                      int64_t *out) {
+    *out = 0;
+    if (index >= argc || sqlite3_value_type(argv[index]) == SQLITE_NULL) {
+        return true;
+    }
+    if (sqlite3_value_numeric_type(argv[index]) != SQLITE_INTEGER ||
+        sqlite3_value_int64(argv[index]) < 0) {
+        extension_error(context, GODWIT_INVALID, "a whole number, not below zero, is expected");
+        return false;
+    }
+    *out = sqlite3_value_int64(argv[index]);
+    return true;
+}
+
 int extension_register(sqlite3 *connection, extension *e, const extension_function *list,
                        size_t count) {
     int rc = SQLITE_OK;

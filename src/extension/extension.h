@@ -33,5 +33,9 @@ int extension_register(sqlite3 *connection, extension *e, const extension_functi
 
 /* A text argument; NULL for SQL NULL and where it is absent. Valid until the argument changes. */
 const char *extension_text(int argc, sqlite3_value **argv, int index);
+/* A number from 0 that is an argument; absent or NULL: 0. false: it is something else, and the error is
+ * set. */
+bool extension_number(sqlite3_context *context, int argc, sqlite3_value **argv, int index,
+                      int64_t *out);
 
 #endif

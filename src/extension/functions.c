@@ -217,11 +217,15 @@ static void call_resolve(sqlite3_context *context, int argc, sqlite3_value **arg
 
 static void call_sync(sqlite3_context *context, int argc, sqlite3_value **argv) {
     godwit_sync_report report = {0};
-    godwit *g = arguments(context, argc, 0, 1) ? extension_handle(context, false) : NULL;
+    int64_t timeout_ms = 0;
+    godwit *g =
+        arguments(context, argc, 0, 1) && extension_number(context, argc, argv, 0, &timeout_ms)
+            ? extension_handle(context, false)
+            : NULL;
     if (!g) {
         return;
     }
-    godwit_status status = godwit_sync(g, argc ? sqlite3_value_int64(argv[0]) : 0, &report);
+    godwit_status status = godwit_sync(g, timeout_ms, &report);
     if (status != GODWIT_OK) {
         extension_error(context, status, godwit_message(g));
         return;
@@ -311,29 +315,38 @@ static void call_notify_network(sqlite3_context *context, int argc, sqlite3_valu
     }
 }
 
-/* {"intervalMs":..,"localMs":..,"waitSeconds":..} */
-static bool read_run_options(const json *root, godwit_run_options *out) {
+/* {"intervalMs":..,"localMs":..,"waitSeconds":..}. NULL, or what is wrong with them. */
+static const char *read_run_options(const json *root, godwit_run_options *out) {
     int64_t wait_s = 0;
     const struct {
         const char *name;
-        int64_t *n;
+        int64_t *n, least, most;
+        const char *complaint;
     } members[] = {
-        {"intervalMs", &out->interval_ms}, {"localMs", &out->local_ms}, {"waitSeconds", &wait_s}};
+        {"intervalMs", &out->interval_ms, 0, 86400000,
+         "intervalMs is a number up to 86400000: milliseconds between passes, 0 = default"},
+        {"localMs", &out->local_ms, 0, 86400000,
+         "localMs is a number up to 86400000: milliseconds between looks at the database, 0 = "
+         "default"},
+        {"waitSeconds", &wait_s, -1, 25,
+         "waitSeconds is a number up to 25: how long the server holds a request, 0 = default, -1 = "
+         "never"}};
     uint32_t known = 0;
     for (size_t i = 0; i < COUNT_OF(members); i++) {
         const json *v = json_get(root, members[i].name);
         known += v != NULL;
-        if (v && (!json_int(v, members[i].n) || *members[i].n < -1 || *members[i].n > 86400000)) {
-            return false;
+        if (v && (!json_int(v, members[i].n) || *members[i].n < members[i].least ||
+                  *members[i].n > members[i].most)) {
+            return members[i].complaint;
         }
     }
     out->wait_seconds = (int)wait_s;
-    return known == root->count;
+    return known == root->count ? NULL : "the options are intervalMs, localMs and waitSeconds";
 }
 
 static void call_start(sqlite3_context *context, int argc, sqlite3_value **argv) {
     godwit_run_options options = {0};
-    const char *text = extension_text(argc, argv, 0);
+    const char *text = extension_text(argc, argv, 0), *complaint = NULL;
     const json *root = NULL;
     arena a;
     if (!arguments(context, argc, 0, 1)) {
@@ -343,9 +356,9 @@ static void call_start(sqlite3_context *context, int argc, sqlite3_value **argv)
     if (text) {
         root = parse_object(context, &a, text);
     }
-    if (root && !read_run_options(root, &options)) {
-        extension_error(context, GODWIT_INVALID,
-                        "the options are numbers named intervalMs, localMs and waitSeconds");
+    complaint = root ? read_run_options(root, &options) : NULL;
+    if (complaint) {
+        extension_error(context, GODWIT_INVALID, complaint);
     } else if (root || !text) {
         godwit *g = extension_handle(context, false);
         if (g) {

@@ -48,11 +48,14 @@ static void call_wait(sqlite3_context *context, int argc, sqlite3_value **argv) 
         extension_error(context, GODWIT_INVALID, "godwit_wait(id [, timeout_ms])");
         return;
     }
-    godwit *g = extension_handle(context, false);
+    int64_t timeout_ms = 0;
+    godwit *g = extension_number(context, argc, argv, 1, &timeout_ms)
+                    ? extension_handle(context, false)
+                    : NULL;
     if (!g) {
         return;
     }
-    godwit_status status = godwit_wait(g, id, argc > 1 ? sqlite3_value_int64(argv[1]) : 0, &r);
+    godwit_status status = godwit_wait(g, id, timeout_ms, &r);
     if (status == GODWIT_OK || status == GODWIT_TIMEOUT) {
         give_receipt(context, id, &r); /* after the time: outcome pending */
     } else {
@@ -61,18 +64,20 @@ static void call_wait(sqlite3_context *context, int argc, sqlite3_value **argv) 
 }
 
 static void call_events_keep(sqlite3_context *context, int argc, sqlite3_value **argv) {
-    godwit *g = extension_handle(context, false);
-    (void)argc;
+    int64_t on = 0;
+    godwit *g =
+        extension_number(context, argc, argv, 0, &on) ? extension_handle(context, false) : NULL;
     if (g) {
-        leave(context, g, godwit_events_keep(g, sqlite3_value_int(argv[0])));
+        leave(context, g, godwit_events_keep(g, on != 0));
     }
 }
 
 static void call_events_done(sqlite3_context *context, int argc, sqlite3_value **argv) {
-    godwit *g = extension_handle(context, false);
-    (void)argc;
+    int64_t seq = 0;
+    godwit *g =
+        extension_number(context, argc, argv, 0, &seq) ? extension_handle(context, false) : NULL;
     if (g) {
-        leave(context, g, godwit_events_done(g, sqlite3_value_int64(argv[0])));
+        leave(context, g, godwit_events_done(g, seq));
     }
 }
 

@@ -139,7 +139,8 @@ static godwit_status add_mine(pull *p, const slice *id) {
         p->mine[p->mine_count++] = id;
         if (id == &p->query->device) {
             int64_t pulled = p->query->cursor.len ? p->cursor.seq : -1;
-            seen_note(p->s, p->query->scope, &device, pulled, -1);
+            seen_note(p->s, p->query->scope, &device,
+                      &(seen_news){.pulled_seq = pulled, .confirmed_seq = -1});
         }
     }
     return status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
@@ -459,7 +460,10 @@ static godwit_status answer_empty_push(pull *p, bool *refused) {
         *refused = status == GODWIT_OK && push_refuse_stream(job, verdict, &device);
         applied = device.applied_seq;
         if (status == GODWIT_OK && !*refused) {
-            seen_note(p->s, state->scope, &device, -1, request->confirmed_seq);
+            seen_note(p->s, state->scope, &device,
+                      &(seen_news){.pulled_seq = -1,
+                                   .confirmed_seq = request->confirmed_seq,
+                                   .report = request->has_report ? &request->report : NULL});
         }
     }
     if (status == GODWIT_OK && !*refused) {

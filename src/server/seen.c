@@ -8,12 +8,16 @@
 
 #include <stdlib.h>
 
-#define EVERY_MS INT64_C(3600000)
+#define EVERY_MS        INT64_C(3600000)
+#define REPORT_EVERY_MS INT64_C(300000)
 
 struct seen_device {
     char scope[NAME_BYTES_MAX], device[DEVICE_ID_BYTES_MAX];
     size_t scope_len, device_len;
     int64_t pulled_seq, confirmed_seq;
+    wire_report report; /* its text in last_error */
+    char last_error[64];
+    bool reported;
 };
 
 bool seen_open(seen_list *list) {
@@ -28,9 +32,11 @@ void seen_close(seen_list *list) {
     }
 }
 
-/* Often enough that the log is kept for devices seen within log_ms. */
-static int64_t every_ms(const service *s) {
-    return s->retain.log_ms / 10 < EVERY_MS ? s->retain.log_ms / 10 : EVERY_MS;
+/* Often enough that the log is kept for devices seen within log_ms, and operators see a queue that
+ * is stuck. */
+static int64_t every_ms(const service *s, bool report) {
+    int64_t wanted_ms = report ? REPORT_EVERY_MS : EVERY_MS;
+    return s->retain.log_ms / 10 < wanted_ms ? s->retain.log_ms / 10 : wanted_ms;
 }
 
 static struct seen_device *find(seen_list *list, slice scope, slice device) {
@@ -50,22 +56,47 @@ static struct seen_device *find(seen_list *list, slice scope, slice device) {
     d->scope_len = scope.len;
     d->device_len = device.len;
     d->pulled_seq = d->confirmed_seq = -1;
+    d->reported = false;
     return d;
 }
 
-void seen_note(service *s, slice scope, const decide_device *device, int64_t pulled_seq,
-               int64_t confirmed_seq) {
+void seen_note(service *s, slice scope, const decide_device *device, const seen_news *news) {
     int64_t since_ms = service_now(s) - device->last_seen_ms;
-    if (device->state != DEVICE_ACTIVE || (since_ms >= 0 && since_ms < every_ms(s))) {
+    if (device->state != DEVICE_ACTIVE || (since_ms >= 0 && since_ms < every_ms(s, news->report))) {
         return;
     }
     pthread_mutex_lock(&s->seen.lock);
     struct seen_device *d = find(&s->seen, scope, device->device_id);
     if (d) {
-        d->pulled_seq = pulled_seq > d->pulled_seq ? pulled_seq : d->pulled_seq;
-        d->confirmed_seq = confirmed_seq > d->confirmed_seq ? confirmed_seq : d->confirmed_seq;
+        d->pulled_seq = news->pulled_seq > d->pulled_seq ? news->pulled_seq : d->pulled_seq;
+        d->confirmed_seq =
+            news->confirmed_seq > d->confirmed_seq ? news->confirmed_seq : d->confirmed_seq;
+        if (news->report && news->report->last_error.len <= sizeof d->last_error) {
+            d->reported = true;
+            d->report = *news->report;
+            if (news->report->last_error.len) {
+                memcpy(d->last_error, news->report->last_error.ptr, news->report->last_error.len);
+            }
+        }
     }
     pthread_mutex_unlock(&s->seen.lock);
+}
+
+static godwit_status save(service *s, const struct seen_device *d) {
+    const slice scope = {d->scope, d->scope_len}, device = {d->device, d->device_len};
+    bytes report;
+    bytes_init(&report, NULL, 0);
+    if (d->reported) {
+        wire_report told = d->report;
+        told.last_error.ptr = d->last_error;
+        wire_report_write(&report, &told);
+    }
+    godwit_status status =
+        report.failed ? GODWIT_NOMEM
+                      : store_device_seen(s->store, scope, device, d->pulled_seq, d->confirmed_seq,
+                                          service_now(s), bytes_view(&report));
+    bytes_deinit(&report);
+    return status;
 }
 
 void seen_save(service *s) {
@@ -88,9 +119,7 @@ void seen_save(service *s) {
     store_durable(s->store, false);
     godwit_status status = store_begin(s->store);
     for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
-        status = store_device_seen(s->store, (slice){list[i].scope, list[i].scope_len},
-                                   (slice){list[i].device, list[i].device_len}, list[i].pulled_seq,
-                                   list[i].confirmed_seq, service_now(s));
+        status = save(s, &list[i]);
     }
     if (status == GODWIT_OK) {
         status = store_commit(s->store);

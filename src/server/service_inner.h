@@ -141,9 +141,12 @@ bool admit_refuse(service_job *job, stream_verdict verdict);
 /* seen.c */
 bool seen_open(seen_list *list);
 void seen_close(seen_list *list);
-/* Reader threads: a device of the caller has pulled. The positions it has reported, -1 = none. */
-void seen_note(service *s, slice scope, const decide_device *device, int64_t pulled_seq,
-               int64_t confirmed_seq);
+/* Reader threads: a device of the caller has pulled. What it has said, -1 and NULL = nothing. */
+typedef struct {
+    int64_t pulled_seq, confirmed_seq;
+    const wire_report *report; /* borrowed */
+} seen_news;
+void seen_note(service *s, slice scope, const decide_device *device, const seen_news *news);
 /* Writer thread. A failure is made up for by the devices' next pulls. */
 void seen_save(service *s);
 

@@ -151,9 +151,10 @@ godwit_status store_flush(store *st, decide_refusal *refusal) MUST_USE;
 /* pulled_seq: the position the device has reported, -1 = none. skips what did not change. */
 godwit_status store_device_save(store *st, slice scope, const decide_device *device,
                                 int64_t pulled_seq, int64_t now_ms, slice report) MUST_USE;
-/* It has pulled: positions as above, -1 = none; neither goes back. Nothing for one that is not active. */
+/* It has pulled: positions as above, -1 = none; neither goes back. report: JSON object, empty = the one
+ * before. Nothing for one that is not active. */
 godwit_status store_device_seen(store *st, slice scope, slice device_id, int64_t pulled_seq,
-                                int64_t confirmed_seq, int64_t now_ms) MUST_USE;
+                                int64_t confirmed_seq, int64_t now_ms, slice report) MUST_USE;
 godwit_status store_scope_save(store *st, slice scope, const store_scope *state,
                                int64_t head) MUST_USE;
 godwit_status store_device_insert(store *st, slice scope, const decide_device *device, slice label,

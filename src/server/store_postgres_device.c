@@ -43,18 +43,20 @@ godwit_status pg_devices(store *st, arena *a, slice scope, store_device_row **ou
 }
 
 godwit_status pg_device_seen(store *st, slice scope, slice device_id, int64_t pulled_seq,
-                             int64_t confirmed_seq, int64_t now_ms) {
+                             int64_t confirmed_seq, int64_t now_ms, slice report) {
     pg_link *l = &st->link;
     pg_text(l, scope);
     pg_text(l, device_id);
     pg_int(l, pulled_seq);
     pg_int(l, confirmed_seq);
     pg_int(l, now_ms);
+    pg_text(l, report.len ? report : (slice){0});
     return pg_send(
         l, "UPDATE godwit.device SET last_seen = greatest(last_seen,"
            " to_timestamp($5::double precision / 1000)), pulled_seq = greatest(pulled_seq, $3),"
            " pulled_at = CASE WHEN $3 >= 0 THEN to_timestamp($5::double precision / 1000) ELSE"
-           " pulled_at END, confirmed_seq = greatest(confirmed_seq, least($4, applied_seq))"
+           " pulled_at END, confirmed_seq = greatest(confirmed_seq, least($4, applied_seq)),"
+           " report = coalesce($6::json, report)"
            " WHERE scope = $1 AND device_id = $2 AND state = 'active'");
 }
 

@@ -54,14 +54,15 @@ godwit_status lite_devices(store *st, arena *a, slice scope, store_device_row **
 }
 
 godwit_status lite_device_seen(store *st, slice scope, slice device_id, int64_t pulled_seq,
-                               int64_t confirmed_seq, int64_t now_ms) {
+                               int64_t confirmed_seq, int64_t now_ms, slice report) {
     return db_run(
         &st->d,
         "UPDATE godwit_device SET last_seen = max(?5, coalesce(last_seen, 0)), pulled_seq ="
         " max(pulled_seq, ?3), pulled_at = CASE WHEN ?3 >= 0 THEN ?5 ELSE pulled_at END,"
-        " confirmed_seq = max(confirmed_seq, min(?4, applied_seq)) WHERE scope = ?1 AND"
-        " device_id = ?2 AND state = 'active'",
-        "ssiii", scope, device_id, pulled_seq, confirmed_seq, now_ms);
+        " confirmed_seq = max(confirmed_seq, min(?4, applied_seq)), report = coalesce(?6, report)"
+        " WHERE scope = ?1 AND device_id = ?2 AND state = 'active'",
+        "ssiiis", scope, device_id, pulled_seq, confirmed_seq, now_ms,
+        report.len ? report : (slice){0});
 }
 
 godwit_status lite_device_mark(store *st, slice scope, slice device_id, device_state state,

@@ -75,8 +75,8 @@
          st, (st, scope, device, pulled_seq, now_ms, report))                                      \
     VERB(godwit_status, device_seen,                                                               \
          (store * st, slice scope, slice device_id, int64_t pulled_seq, int64_t confirmed_seq,     \
-          int64_t now_ms),                                                                         \
-         st, (st, scope, device_id, pulled_seq, confirmed_seq, now_ms))                            \
+          int64_t now_ms, slice report),                                                           \
+         st, (st, scope, device_id, pulled_seq, confirmed_seq, now_ms, report))                    \
     VERB(godwit_status, scope_save,                                                                \
          (store * st, slice scope, const store_scope *state, int64_t head), st,                    \
          (st, scope, state, head))                                                                 \

@@ -176,10 +176,17 @@ def test_a_devices_own_history_is_bounded(world):
         a.sync()
         return a.one("SELECT count(*) FROM godwit_op") == 1
     wait_until(gone, what="old operations are gone", every=0.06)
+    # a clock that was far ahead once stops nothing
+    a.run("INSERT INTO pins(id, title) VALUES ('p-7', 'x')")
+    a.sync()
+    a.run("UPDATE godwit_meta SET v = '[[32503680000000,0]]' WHERE k = 'archive'")
+    a.run("UPDATE godwit_meta SET v = 32503680000000 WHERE k = 'history'")
+    wait_until(gone, what="they are gone all the same", every=0.06)
+    assert a.one("SELECT CAST(v AS INTEGER) FROM godwit_meta WHERE k = 'history'") < 32503680000000
     # the last one stays: its key tells histories apart
     a.run("INSERT INTO pins(id, title) VALUES ('p-9', 'after')")
     a.sync()
-    assert len(server.rows("pins")) == 6 and cli("doctor", a.path).code == 0
+    assert len(server.rows("pins")) == 7 and cli("doctor", a.path).code == 0
 
 
 def test_what_has_been_dealt_with_goes_and_what_waits_stays(world):

@@ -1,5 +1,6 @@
 """Background mode and `godwit sync --watch` against a real server: who wakes when, how many requests that
 costs, and what processes that share a database do to each other."""
+import json
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from harness import BUILD, CLI_BUILD, SLOW, settle, wait_until
+from harness import BUILD, CLI_BUILD, SLOW, cli, settle, wait_until
 
 START = '{"intervalMs":3600000}'  # nothing happens by the clock
 
@@ -241,6 +242,40 @@ def test_a_killed_holder_is_not_waited_for(world, server, processes):
     assert titles(server) == ["one"] and d.one("SELECT count(*) FROM godwit_lease") == 0
 
 
+def test_news_of_each_scope_wakes(world, server):
+    """Scopes take turns with the request that waits."""
+    a = world.device("a", server, scope=["field", "office", "store"], tables=("pins",))
+    cli("init", a.path, "--scope", "field")
+    a.track("forms", scope="office")
+    b = world.device("b", server, scope="office", tables=("forms",))
+    a.sync()
+    a.run("SELECT godwit_start(?)", '{"intervalMs":3600000,"waitSeconds":2}')
+    for i in range(3):
+        b.run("INSERT INTO forms(id, name) VALUES (?, 'of b')", f"f-{i}")
+        b.sync()
+        wait_until(lambda: a.one("SELECT count(*) FROM forms") == i + 1, what="what is new in the other scope")
+    a.run("SELECT godwit_stop()")
+
+
+def test_waiting_ends_when_the_thread_needs_a_person(world, server):
+    d = world.device("a", server)
+    d.run("SELECT godwit_start(?)", START)
+    d.run("INSERT INTO pins(id, title) VALUES ('1', 'one')")
+    wait_until(lambda: titles(server) == ["one"], what="the first")
+    with open(d.token_file, "w") as stream:
+        stream.write("nonsense\n")
+    for i in range(2):  # also when the failure was there before
+        d.run("INSERT INTO pins(id, title) VALUES (?, 'two')", f"2-{i}")
+        id_ = d.one("SELECT id FROM sync_queue ORDER BY lsn DESC")
+        begun = time.monotonic()
+        with pytest.raises(sqlite3.OperationalError, match="401|token"):
+            d.run("SELECT godwit_wait(?, 60000)", id_)
+        assert time.monotonic() - begun < 20 * SLOW
+    d.refresh_token()
+    assert json.loads(d.one("SELECT godwit_wait(?, 60000)", id_))["outcome"] == "applied"
+    d.run("SELECT godwit_stop()")
+
+
 def test_a_lease_that_has_run_out_counts_for_nothing(world, server):
     """Its holder lives but stands still; what it will do late is harmless."""
     d = world.device("a", server)
@@ -253,9 +288,16 @@ def test_a_lease_that_has_run_out_counts_for_nothing(world, server):
 
 def test_options_are_checked(world, server):
     d = world.device("a", server)
-    for text in ('{"interval":5}', '{"waitSeconds":"many"}', '[]', '{"localMs":1e99}'):
-        with pytest.raises(sqlite3.OperationalError):
+    for text, part in (('{"interval":5}', "the options are"), ('{"waitSeconds":"many"}', "waitSeconds"),
+                       ('[]', "object"), ('{"localMs":1e99}', "localMs"), ('{"intervalMs":-1}', "intervalMs"),
+                       ('{"waitSeconds":26}', "waitSeconds"), ('{"waitSeconds":-2}', "waitSeconds")):
+        with pytest.raises(sqlite3.OperationalError, match=part):
             d.run("SELECT godwit_start(?)", text)
+    for call in ("godwit_events_done('abc')", "godwit_events_done(-1)", "godwit_events_done(1.5)", "godwit_sync('soon')",
+                 "godwit_wait('x', 'long')", "godwit_events_keep('yes')", "godwit_sync(x'00')"):
+        with pytest.raises(sqlite3.OperationalError, match="whole number"):
+            d.run(f"SELECT {call}")
+    d.run("SELECT godwit_events_done(NULL), godwit_sync('20000')")
     memory = sqlite3.connect(":memory:")
     memory.enable_load_extension(True)
     memory.load_extension(os.path.join(BUILD, "godwit"))

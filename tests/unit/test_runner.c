@@ -13,7 +13,7 @@
 typedef struct {
     pthread_mutex_t lock;
     pthread_cond_t moved;
-    int passes, good, exchanges, hanging, listening, outcomes, aside;
+    int passes, good, exchanges, hanging, listening, outcomes, aside, closed;
     int64_t sent, pending;
     godwit_status last;
     atomic_bool hang; /* requests get no answer until they are cancelled */
@@ -49,9 +49,11 @@ static void on_event(void *context, const godwit_event *event) {
     device *d = context;
     if (event->kind == GODWIT_EVENT_OUTCOME) {
         bool aside = !pthread_equal(pthread_self(), on.host);
-        if (aside && godwit_stop(d->g) == GODWIT_MISUSE && godwit_running(d->g)) {
+        if (aside && godwit_stop(d->g) == GODWIT_MISUSE && godwit_running(d->g) &&
+            godwit_close(d->g) == GODWIT_MISUSE && godwit_running(d->g)) {
             signal_change(&on.aside); /* it would wait for itself */
         }
+        on.closed += !aside && godwit_close(d->g) != GODWIT_MISUSE; /* it is in use */
         signal_change(&on.outcomes);
     }
 }
@@ -149,6 +151,7 @@ static void begin(device *d, int wait_seconds) {
 }
 
 static void tear_down(world *w) {
+    assert_int_equal(on.closed, 0);
     world_deinit(w);
     pthread_cond_destroy(&on.moved);
     pthread_mutex_destroy(&on.lock);
@@ -288,10 +291,16 @@ static void what_can_not_run(void **state) {
     (void)state;
     godwit *g = NULL;
     assert_int_equal(godwit_open(":memory:", NULL, &g), GODWIT_OK);
+    const godwit_run_options wrong[] = {
+        {.interval_ms = -1}, {.local_ms = -1}, {.wait_seconds = -2}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_equal(godwit_start(g, &wrong[i]), GODWIT_INVALID);
+    }
     assert_int_equal(godwit_start(g, NULL), GODWIT_UNSUPPORTED);
     assert_non_null(strstr(godwit_message(g), "without a file"));
     assert_int_equal(godwit_stop(g), GODWIT_OK);
     godwit_close(g);
+    assert_int_equal(godwit_close(NULL), GODWIT_OK);
     assert_int_equal(godwit_start(NULL, NULL), GODWIT_MISUSE);
     assert_int_equal(godwit_stop(NULL), GODWIT_MISUSE);
 }

@@ -259,7 +259,7 @@ static void one_step_is_short_and_many_finish(void **state) {
 #define D "dddddddddddddddddddddddddddddddd"
 
 /* A sync that brings nothing but what the device has. */
-static kit_answer empty_sync(kit *k, const kit_device *d, slice cursor) {
+static kit_answer empty_sync(kit *k, const kit_device *d, slice cursor, const char *report) {
     bytes b;
     bytes_init(&b, NULL, 0);
     push_head head = {.device_id = slice_of(d->id),
@@ -271,6 +271,7 @@ static kit_answer empty_sync(kit *k, const kit_device *d, slice cursor) {
                       .confirmed_seq = d->seq,
                       .wall_ms = k->now_ms,
                       .cursor = cursor,
+                      .report = slice_of(report),
                       .pull = true};
     wire_push_begin(&b, &head);
     wire_push_end(&b);
@@ -297,7 +298,7 @@ static void who_only_reads_is_there_as_well(void **state) {
     for (int i = 0; i < 5; i++) {
         k.now_ms += 100 * DAY;
         assert_status(kit_changes(&k, "field", cursor, b.id, "5"), 200);
-        assert_status(empty_sync(&k, &c, cursor), 200);
+        assert_status(empty_sync(&k, &c, cursor, ""), 200);
         assert_status(kit_changes(&k, "field", (slice){0}, a.id, "1"), 200); /* no position yet */
         service_watch(k.s);
         clean(&k);
@@ -315,12 +316,31 @@ static void who_only_reads_is_there_as_well(void **state) {
     assert_string_equal(device_row(&k, "last_seen", B), seen);
     k.now_ms += 1;
     kit_device other = {.id = b.id, .scope = b.scope, .user = "ben"};
-    assert_problem(empty_sync(&k, &other, cursor), 409, "device-unknown");
+    assert_problem(empty_sync(&k, &other, cursor, ""), 409, "device-unknown");
     service_watch(k.s);
     assert_string_equal(device_row(&k, "last_seen", B), seen);
     assert_status(kit_changes(&k, "field", cursor, b.id, "5"), 200);
     service_watch(k.s);
     assert_string_not_equal(device_row(&k, "last_seen", B), seen);
+    kit_deinit(&k);
+}
+
+/* A queue that is stuck behind refusals sends nothing: what it says of itself counts all the same.
+ */
+static void what_a_device_says_of_itself_without_sending_anything(void **state) {
+    (void)state;
+    kit k;
+    open_with(&k, &retain_default);
+    kit_device a = fill(&k, 1);
+    const char *told = "{\"pending\":0,\"failed\":7,\"lastError\":\"check-failed\"}";
+    assert_status(empty_sync(&k, &a, (slice){0}, told), 200);
+    service_watch(k.s);
+    assert_null(strstr(device_row(&k, "coalesce(CAST(report AS TEXT), '')", A), "7"));
+    k.now_ms += 300000; /* not with each request */
+    assert_status(empty_sync(&k, &a, (slice){0}, told), 200);
+    service_watch(k.s);
+    assert_non_null(strstr(device_row(&k, "CAST(report AS TEXT)", A), "\"failed\":7"));
+    assert_non_null(strstr(device_row(&k, "CAST(report AS TEXT)", A), "\"check-failed\""));
     kit_deinit(&k);
 }
 
@@ -333,6 +353,7 @@ int main(void) {
         cmocka_unit_test(a_conflict_is_kept_while_it_is_open_and_then_from_its_decision),
         cmocka_unit_test(one_step_is_short_and_many_finish),
         cmocka_unit_test(who_only_reads_is_there_as_well),
+        cmocka_unit_test(what_a_device_says_of_itself_without_sending_anything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
