@@ -167,6 +167,8 @@ MUTANTS = [
     {"guarantee": 6, "name": "what a client says of itself is believed", "file": "src/server/address.c",
      "old": "            if (!networks_have(proxies, &client)) {", "new": "            if (proxies->count == 0) {",
      "tests": ["test_limits.py::test_behind_a_proxy"]},
+    {"guarantee": 6, "name": "ciphers without forward secrecy", "file": "src/server/tls.c",
+     "old": '"ECDHE+AESGCM:ECDHE+CHACHA20"', "new": '"ALL"', "tests": ["test_tls.py::test_curl"]},
     {"guarantee": 6, "name": "what was under way is never given back", "file": "src/server/limiter.c",
      "old": "    p->inside--;", "new": "    p->inside -= p->inside > 1000;",
      "tests": ["test_limits.py::test_what_is_under_way_of_a_user", "test_limits.py::test_polls_of_a_device"]},

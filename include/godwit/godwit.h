@@ -80,6 +80,8 @@ typedef struct {
                                  exceed the age of its backups; default "14d" */
     const char *keep_history; /* decided conflicts, outcomes, refused operations that have been dealt
                                  with; what waits for a person stays; default "90d" */
+    const char *ca_file;      /* PEM file of the authorities that the server's certificate is checked
+                                 against; "" = the system's again. Only its path is stored */
 } godwit_settings;
 /* Stores settings; may be called again to change them. INVALID names the setting. */
 GODWIT_API godwit_status godwit_init(godwit *g, const godwit_settings *settings) GODWIT_MUST_USE;

@@ -146,6 +146,7 @@ typedef struct {
     slice url;   /* base, without a path */
     slice token; /* empty = none */
     slice scope; /* empty = the token's first */
+    slice ca_file; /* of the authorities; empty = the system's */
 } cli_remote;
 /* Reads a token file into `a` (white space around it removed). CLI_GO or the exit code. */
 int cli_token_file(arena *a, const char *path, slice *out);

@@ -66,6 +66,7 @@ static int64_t check_server(godwit *g, arena *a, findings *f) {
     }
     const godwit_http_request request = {
         .method = "GET", .url = full, .timeout_ms = SERVER_MS, .answer_max = ANSWER_BYTES_MAX};
+    transport_trust(t, cli_setting(g, a, "ca_file"));
     transport_exchange(t, &request, &answer);
     struct timespec now;
     (void)clock_gettime(CLOCK_REALTIME, &now);

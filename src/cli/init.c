@@ -15,7 +15,8 @@ static const char help[] =
     "  --token T         the bearer token itself (kept in the database)\n"
     "  --label L         name shown to operators, e.g. \"Ana's phone\"\n"
     "  --keep-archive T  keep operations that are done this long (default 14d)\n"
-    "  --keep-history T  keep decided conflicts and outcomes this long (default 90d)\n\n"
+    "  --keep-history T  keep decided conflicts and outcomes this long (default 90d)\n"
+    "  --ca-file F       authorities (PEM) for the server's certificate (default: the system's)\n\n"
     "Examples:\n"
     "  godwit init app.db --url http://127.0.0.1:8787 --token-file token\n"
     "  godwit init app.db --url https://sync.example.org --scope team-7 --label \"Ana's phone\"\n"
@@ -40,7 +41,8 @@ int cli_init(int argc, char **argv) {
                                   {.name = "--token-file", .text = &settings.token_file},
                                   {.name = "--label", .text = &settings.label},
                                   {.name = "--keep-archive", .text = &settings.keep_archive},
-                                  {.name = "--keep-history", .text = &settings.keep_history}};
+                                  {.name = "--keep-history", .text = &settings.keep_history},
+                                  {.name = "--ca-file", .text = &settings.ca_file}};
     const cli_spec spec = {"init", help, options, COUNT_OF(options), 1, 1};
     int count = 0;
     int code = cli_parse(&spec, argc, argv, &count);

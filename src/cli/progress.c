@@ -31,6 +31,12 @@ void progress_init(progress *p, godwit_host *host, bool wanted) {
     }
 }
 
+void progress_trust(progress *p, slice ca_file) {
+    if (p->inner) {
+        transport_trust(p->inner, ca_file);
+    }
+}
+
 void progress_clear(progress *p) {
     if (p->shown) {
         fputs("\r\033[K", stderr);

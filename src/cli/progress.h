@@ -16,6 +16,8 @@ typedef struct {
 /* Puts itself between the library and the built-in transport when `wanted` and stderr is a
  * terminal. `p` must outlive the handle that is opened with `host`. */
 void progress_init(progress *p, godwit_host *host, bool wanted);
+/* The authorities of a database's settings; empty = the system's. */
+void progress_trust(progress *p, slice ca_file);
 void progress_deinit(progress *p);
 /* Wipes the line, so that other text may follow. */
 void progress_clear(progress *p);

@@ -41,6 +41,7 @@ int cli_remote_of(godwit *g, arena *a, cli_remote *out) {
     out->url = cli_setting(g, a, "url");
     out->scope = cli_setting(g, a, "scope");
     out->token = cli_setting(g, a, "token");
+    out->ca_file = cli_setting(g, a, "ca_file");
     if (!out->url.len) {
         return cli_fail("no server is set: 'godwit init APP.db --url URL'");
     }
@@ -106,6 +107,7 @@ int cli_get(const cli_remote *remote, arena *a, const char *path_and_query, slic
     if (transport_create(NULL, &t) != GODWIT_OK) {
         return cli_fail("this build has no HTTP transport (it was made without libcurl)");
     }
+    transport_trust(t, remote->ca_file);
     transport_exchange(t, &request, &answer);
     int code = CLI_GO;
     if (answer.status >= 200 && answer.status < 300) {

@@ -11,6 +11,7 @@
 #include "server/daemon.h"
 #include "server/secret.h"
 #include "server/service.h"
+#include "server/tls.h"
 #include "transport/transport.h"
 
 #define FETCH_TIMEOUT_MS 10000
@@ -34,9 +35,8 @@ static const char help[] =
     "Every setting of the file can also come from the environment: GODWIT_LISTEN, GODWIT_DATA, "
     "GODWIT_DB,\n"
     "GODWIT_SCHEMA, GODWIT_DEV, GODWIT_THREADS, GODWIT_LOG, GODWIT_JWT_SECRET_FILE,\n"
-    "GODWIT_JWKS, GODWIT_JWT_ISSUER, GODWIT_JWT_AUDIENCE, GODWIT_SCOPES_CLAIM, GODWIT_HOOKS. Flags "
-    "win,\n"
-    "then the environment.\n"
+    "GODWIT_JWKS, GODWIT_JWT_ISSUER, GODWIT_JWT_AUDIENCE, GODWIT_SCOPES_CLAIM, GODWIT_HOOKS,\n"
+    "GODWIT_TLS_CERT, GODWIT_TLS_KEY and so on. Flags win, then the environment.\n"
     "The first line on stdout is 'listening on URL'. SIGTERM or SIGINT stops it: what is under "
     "way\n"
     "is finished first; a second signal ends it at once.\n\n"
@@ -161,10 +161,9 @@ static void say_how_to_start(const config *settings, const daemon_server *d, boo
     fflush(stdout);
 }
 
-static int run(const config *settings, keyring *keys, bool made) {
+static int run(const config *settings, daemon_server *d, keyring *keys, bool made) {
     char message[512], data[256], url[256];
-    daemon_server *d;
-    godwit_status status = daemon_open(settings, keys, &d, message);
+    godwit_status status = daemon_start(d, keys, message);
     if (status) {
         return cli_fail("%s", message[0] ? message : "out of memory");
     }
@@ -174,12 +173,12 @@ static int run(const config *settings, keyring *keys, bool made) {
               log_value(slice_of(settings->data), data), settings->dev ? "yes" : "no",
               settings->threads, (long)getpid());
     daemon_serve(d);
-    daemon_close(d);
     log_event(LOG_INFO, "stopped", "reason=signal");
     return CLI_OK;
 }
 
-static int open_keys_and_run(const config *settings, slice key, bool made) {
+/* Threads that use the keys end with the daemon. */
+static int open_keys_and_run(const config *settings, daemon_server *d, slice key, bool made) {
     char message[512];
     keyring *keys;
     keyring_options options = {.secret = key,
@@ -187,25 +186,31 @@ static int open_keys_and_run(const config *settings, slice key, bool made) {
                                .refresh_ms = settings->jwks_refresh_ms,
                                .fetch = fetch};
     if (keyring_open(&options, &keys, message)) {
+        daemon_close(d);
         return cli_fail("%s", message);
     }
-    int code = run(settings, keys, made);
+    int code = run(settings, d, keys, made);
+    daemon_close(d);
     keyring_close(keys);
     return code;
 }
 
-static int open_folder_and_run(const config *settings) {
+/* d: transferred. */
+static int open_folder_and_run(const config *settings, daemon_server *d) {
     char message[512];
     int lock = -1;
     bool made = false;
     bytes key;
     bytes_init(&key, NULL, 0);
     if (secret_folder(settings->data, message) || secret_lock(settings->data, &lock, message)) {
+        daemon_close(d);
         return cli_fail("%s", message);
     }
     int code = load_key(settings, &key, &made);
     if (code == CLI_GO) {
-        code = open_keys_and_run(settings, bytes_view(&key), made);
+        code = open_keys_and_run(settings, d, bytes_view(&key), made);
+    } else {
+        daemon_close(d);
     }
     if (key.ptr) {
         memset(key.ptr, 0, key.len);
@@ -213,6 +218,27 @@ static int open_folder_and_run(const config *settings) {
     bytes_deinit(&key);
     close(lock);
     return code;
+}
+
+static int open_and_run(const config *settings) {
+    char message[512];
+    daemon_server *d;
+    godwit_status status = daemon_open(settings, &d, message);
+    if (status) {
+        return cli_fail("%s", message[0] ? message : "out of memory");
+    }
+    return open_folder_and_run(settings, d);
+}
+
+/* That the certificate and its key are a pair. */
+static int check_tls(const config *settings) {
+    char message[512];
+    tls_context *t = NULL;
+    if (settings->tls_cert && tls_open(settings->tls_cert, settings->tls_key, &t, message)) {
+        return cli_fail("%s", message);
+    }
+    tls_close(t);
+    return CLI_GO;
 }
 
 /* The schema file and the [table ..] sections as the server would take them, in a store that is
@@ -262,13 +288,14 @@ int cli_serve(int argc, char **argv) {
         code = check(&settings);
     }
     if (code == CLI_GO && given.check_only) {
-        code = check_tables(&settings);
+        code = check_tls(&settings);
+        code = code == CLI_GO ? check_tables(&settings) : code;
     }
     if (code == CLI_GO && given.check_only) {
         printf("the settings are good\n");
         code = CLI_OK;
     } else if (code == CLI_GO) {
-        code = open_folder_and_run(&settings);
+        code = open_and_run(&settings);
     }
     arena_deinit(&memory);
     return code;

@@ -173,6 +173,10 @@ int cli_sync(int argc, char **argv) {
     sync.path = argv[1];
     code = cli_open(argv[1], CLI_OPEN_TRACKED, &host, &g);
     if (code == CLI_GO) {
+        arena a;
+        arena_init(&a, NULL, 0);
+        progress_trust(&sync.line, cli_setting(g, &a, "ca_file"));
+        arena_deinit(&a);
         code = watching ? watch(g, &sync) : sync_once(g, &sync);
     }
     godwit_close(g);

@@ -348,6 +348,9 @@ static const char *invalid_setting(const godwit_settings *s) {
     if (s->token_file && (!*s->token_file || strlen(s->token_file) > PATH_BYTES_MAX)) {
         return "token_file must be a path of at most 4096 bytes";
     }
+    if (s->ca_file && strlen(s->ca_file) > PATH_BYTES_MAX) {
+        return "ca_file must be a path of at most 4096 bytes";
+    }
     if (s->label && *s->label && !id_name_valid(slice_of(s->label))) {
         return "label must be at most 128 bytes of UTF-8 without control characters";
     }
@@ -369,7 +372,8 @@ static godwit_status store_settings(godwit *g, const godwit_settings *s) {
                     {"token_file", s->token_file},
                     {"label", s->label},
                     {"keep_archive", s->keep_archive},
-                    {"keep_history", s->keep_history}};
+                    {"keep_history", s->keep_history},
+                    {"ca_file", s->ca_file}};
     godwit_status status = GODWIT_OK;
     if (s->token || s->token_file) { /* one replaces the other */
         status = client_meta_set(g, s->token ? "token_file" : "token", nothing);

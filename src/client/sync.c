@@ -42,12 +42,27 @@ bool sync_cancelled(godwit *g) {
     return g->cancelled && g->cancelled(g->cancel_context);
 }
 
+/* With the authorities that the settings name. */
+static godwit_status make_transport(godwit *g, transport **out) {
+    slice ca_file = {0};
+    arena a;
+    godwit_status status = transport_create(g->allocator, out);
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    arena_init(&a, g->allocator, 0);
+    status = client_meta_text(g, &a, "ca_file", &ca_file);
+    transport_trust(*out, ca_file);
+    arena_deinit(&a);
+    return status;
+}
+
 godwit_status sync_way_of(godwit *g, pump *p, sync_way *out) {
     if (g->options.host.exchange) {
         *out = (sync_way){g->options.host.context, g->options.host.exchange};
         return GODWIT_OK;
     }
-    godwit_status status = p->transport ? GODWIT_OK : transport_create(g->allocator, &p->transport);
+    godwit_status status = p->transport ? GODWIT_OK : make_transport(g, &p->transport);
     if (status == GODWIT_UNSUPPORTED) {
         return client_fail(g, GODWIT_MISUSE,
                            "this build has no HTTP: set host.exchange, or use godwit_next");

@@ -60,7 +60,8 @@ static bool read_settings(arena *a, const json *root, godwit_settings *out) {
                    {"tokenFile", &out->token_file},
                    {"label", &out->label},
                    {"keepArchive", &out->keep_archive},
-                   {"keepHistory", &out->keep_history}};
+                   {"keepHistory", &out->keep_history},
+                   {"caFile", &out->ca_file}};
     const json *key = json_first(root);
     for (uint32_t i = 0; i < root->count; i++, key = json_after(key + 1)) {
         size_t m = 0;
@@ -82,7 +83,7 @@ static void call_init(sqlite3_context *context, int argc, sqlite3_value **argv) 
     if (root && !read_settings(&a, root, &settings)) {
         extension_error(context, GODWIT_INVALID,
                         "the settings are texts named url, scope, token, tokenFile, label,"
-                        " keepArchive and keepHistory");
+                        " keepArchive, keepHistory and caFile");
     } else if (root) {
         godwit *g = extension_handle(context, true);
         if (g) {

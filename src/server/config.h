@@ -22,7 +22,8 @@
  *   user_requests = 2000           user_rate = 1000
  *   device_requests = 64           device_rate = 200
  *   unlimited = 127.0.0.0/8, ::1   trusted_proxies = 198.0.0.5
- *   proxy_header = x-forwarded-for
+ *   proxy_header = x-forwarded-for tls_cert = /etc/godwit/chain.pem
+ *                                  tls_key = /etc/godwit/key.pem
  *
  * A length of time is a number and ms, s, m, h or d, or `forever`.
  *
@@ -74,7 +75,9 @@
     X(unlimited)                                                                                   \
     X(trusted_proxies)                                                                             \
     X(proxy_header)                                                                                \
-    X(memory)
+    X(memory)                                                                                      \
+    X(tls_cert)                                                                                    \
+    X(tls_key)
 
 /* Texts as given, NULL = not given. */
 typedef struct {
@@ -107,6 +110,7 @@ typedef struct {
     int64_t janitor_every_ms;
     gate_settings gate;
     int64_t memory_bytes; /* of requests and answers that are under way */
+    const char *tls_cert, *tls_key; /* both or none */
 } config;
 
 /* flags: what the command line gave. environment: looks a variable up, NULL when absent; may be

@@ -81,6 +81,12 @@ godwit_status config_edge(const config_texts *t, config *out, char message[512])
         return config_bad(message, "memory", t->memory, "a number of MiB, at least 64");
     }
     out->memory_bytes = (int64_t)mebibytes << 20;
+    out->tls_cert = t->tls_cert;
+    out->tls_key = t->tls_key;
+    if (!t->tls_cert != !t->tls_key) {
+        snprintf(message, 512, "tls_cert and tls_key go together: one of them is missing");
+        return GODWIT_INVALID;
+    }
     godwit_status status = interpret_limits(t, &out->gate, message);
     return status ? status : interpret_proxies(t, &out->gate, message);
 }

@@ -20,6 +20,7 @@
 #define INPUT_MAX        (64u << 10) /* of requests that came before their turn */
 #define INPUT_KEEP       4096        /* capacity an idle connection may keep */
 #define LINGER_BYTES_MAX (32u << 20)
+#define TLS_RECORD_BYTES 16384 /* at most, without its frame */
 
 #define MAY(state) (1u << CONN_##state)
 static const unsigned moves[CONN_STATE_COUNT] = {
@@ -105,6 +106,8 @@ void conn_close(conn *c) {
     if (c->state == CONN_STREAMING) {
         atomic_fetch_sub(&l->server->metrics.streams, 1);
     }
+    tls_link_free(c->tls);
+    c->tls = NULL;
     close(c->fd);
     http_deinit(&c->reader);
     bytes_deinit(&c->input);
@@ -124,24 +127,63 @@ void conn_close(conn *c) {
     atomic_fetch_sub(&l->server->metrics.connections, 1);
 }
 
+/* ---- bytes ---- */
+
+/* As recv. Counts the handshake, which reading does, once it is through or has failed. */
+static ssize_t receive(conn *c, void *buffer, size_t len) {
+    if (!c->tls) {
+        return recv(c->fd, buffer, len, 0);
+    }
+    ssize_t got = tls_link_read(c->tls, buffer, len);
+    int code = errno;
+    bool open = tls_link_is_open(c->tls);
+    bool failed = got < 0 && code != EAGAIN;
+    if (!c->greeted && (open || failed)) {
+        c->greeted = true;
+        atomic_fetch_add(&c->loop->server->metrics.handshakes[open], 1);
+    }
+    if (tls_link_wants_write(c->tls)) {
+        set_writing(c, true);
+    }
+    errno = code;
+    return got;
+}
+
+/* As send, of what is pending. One record of TLS has as much of it as fits. */
+static ssize_t send_pending(conn *c) {
+    struct iovec parts[2];
+    size_t in_head = c->sent_bytes < c->out_head.len ? c->out_head.len - c->sent_bytes : 0;
+    size_t body_from = in_head > 0 ? 0 : c->sent_bytes - c->out_head.len;
+    size_t in_body = c->out_body.len - body_from;
+    int count = 0;
+    if (c->tls) {
+        char *record = c->loop->scratch;
+        size_t first = in_head < TLS_RECORD_BYTES ? in_head : TLS_RECORD_BYTES;
+        size_t second = in_body < TLS_RECORD_BYTES - first ? in_body : TLS_RECORD_BYTES - first;
+        if (first > 0) {
+            memcpy(record, c->out_head.ptr + c->sent_bytes, first);
+        }
+        if (second > 0) {
+            memcpy(record + first, c->out_body.ptr + body_from, second);
+        }
+        return tls_link_write(c->tls, record, first + second);
+    }
+    if (in_head > 0) {
+        parts[count++] = (struct iovec){c->out_head.ptr + c->sent_bytes, in_head};
+    }
+    if (in_body > 0) {
+        parts[count++] = (struct iovec){c->out_body.ptr + body_from, in_body};
+    }
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)count};
+    return sendmsg(c->fd, &message, MSG_NOSIGNAL);
+}
+
 /* ---- writing ---- */
 
 flush_result conn_flush(conn *c) {
     size_t total = c->out_head.len + c->out_body.len;
     while (c->sent_bytes < total) {
-        struct iovec parts[2];
-        size_t in_head = c->sent_bytes < c->out_head.len ? c->out_head.len - c->sent_bytes : 0;
-        size_t body_from = in_head > 0 ? 0 : c->sent_bytes - c->out_head.len;
-        int count = 0;
-        if (in_head > 0) {
-            parts[count++] = (struct iovec){c->out_head.ptr + c->sent_bytes, in_head};
-        }
-        if (c->out_body.len > body_from) {
-            parts[count++] =
-                (struct iovec){c->out_body.ptr + body_from, c->out_body.len - body_from};
-        }
-        struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)count};
-        ssize_t sent = sendmsg(c->fd, &message, MSG_NOSIGNAL);
+        ssize_t sent = send_pending(c);
         if (sent < 0 && errno == EINTR) {
             continue;
         }
@@ -216,7 +258,9 @@ static void enter_phase(conn *c, conn_phase phase) {
 static void send_continue(conn *c) {
     static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
     /* Nothing else is pending, so that this fits the socket's buffer or the peer is lost. */
-    if (send(c->fd, text, sizeof text - 1, MSG_NOSIGNAL) != (ssize_t)sizeof text - 1) {
+    ssize_t sent = c->tls ? tls_link_write(c->tls, text, sizeof text - 1)
+                          : send(c->fd, text, sizeof text - 1, MSG_NOSIGNAL);
+    if (sent != (ssize_t)sizeof text - 1) {
         conn_close(c);
     }
 }
@@ -283,6 +327,9 @@ static bool advance_reading(conn *c) {
 
 static void begin_linger(conn *c) {
     conn_move(c, CONN_LINGER);
+    if (c->tls) {
+        tls_link_end(c->tls);
+    }
     shutdown(c->fd, SHUT_WR);
     c->progress_bytes = 0;
     bytes_deinit(&c->input);
@@ -350,7 +397,7 @@ static void on_eof(conn *c) {
 
 void conn_read(conn *c) {
     loop *l = c->loop;
-    ssize_t got = recv(c->fd, l->scratch, sizeof l->scratch, 0);
+    ssize_t got = receive(c, l->scratch, sizeof l->scratch);
     if (got < 0) {
         if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
             conn_close(c);
@@ -391,7 +438,10 @@ static void on_writable(evutil_socket_t fd, short what, void *context) {
     loop *l = c->loop;
     (void)fd;
     (void)what;
-    if (!c->dead && c->state == CONN_STREAMING) {
+    if (!c->dead && c->tls && tls_link_wants_write(c->tls)) {
+        set_writing(c, false);
+        conn_read(c); /* the handshake goes on */
+    } else if (!c->dead && c->state == CONN_STREAMING) {
         stream_writable(c);
     } else if (!c->dead) {
         conn_pump(c);
@@ -457,6 +507,13 @@ void conn_open(loop *l, int fd, const address *peer, gate_lease place) {
     c->fd = fd;
     c->peer = *peer;
     c->place = place;
+    c->tls = l->server->tls ? tls_link_new(l->server->tls, fd) : NULL;
+    if (l->server->tls && !c->tls) {
+        close(fd);
+        gate_leave(l->server->gate, &place);
+        mem_free(NULL, c);
+        return;
+    }
     c->state = CONN_READING;
     c->route = ROUTE_NONE;
     http_init(&c->reader);

@@ -20,6 +20,7 @@
 
 struct daemon_server {
     server net;
+    const config *settings;
     char url[320];
     int loops_ready;
 };
@@ -111,7 +112,8 @@ static void write_url(const config *settings, const endpoint *e, char *out, size
     }
     const char *host = strcmp(settings->host, "localhost") == 0 ? "127.0.0.1" : settings->host;
     bool brackets = strchr(host, ':') != NULL;
-    snprintf(out, max, "http://%s%s%s:%u", brackets ? "[" : "", host, brackets ? "]" : "", port);
+    snprintf(out, max, "%s://%s%s%s:%u", settings->tls_cert ? "https" : "http", brackets ? "[" : "",
+             host, brackets ? "]" : "", port);
 }
 
 /* One listening socket per loop. */
@@ -185,10 +187,12 @@ static void signals_of_interest(sigset_t *set) {
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
     sigaddset(set, SIGUSR1);
+    if (!isatty(STDIN_FILENO)) { /* a terminal that is closed ends what ran in it */
+        sigaddset(set, SIGHUP);
+    }
 }
 
-static void apply_settings(server *s, const config *settings, keyring *keys) {
-    s->keys = keys;
+static void apply_settings(server *s, const config *settings) {
     s->auth.issuer = slice_of(settings->jwt_issuer);
     s->auth.audience = slice_of(settings->jwt_audience);
     s->auth.scopes_claim = slice_of(settings->scopes_claim);
@@ -211,7 +215,7 @@ static godwit_status open_service(server *s, const config *settings, char messag
     return service_open(&options, &s->service, message);
 }
 
-static godwit_status start(daemon_server *d, const config *settings, char message[512]) {
+static godwit_status open_sockets(daemon_server *d, const config *settings, char message[512]) {
     server *s = &d->net;
     s->loop_count = settings->threads;
     s->loops = mem_resize(NULL, NULL, (size_t)settings->threads * sizeof(loop));
@@ -219,10 +223,10 @@ static godwit_status start(daemon_server *d, const config *settings, char messag
         return GODWIT_NOMEM;
     }
     memset(s->loops, 0, (size_t)settings->threads * sizeof(loop)); /* no thread, no socket yet */
-    godwit_status status = open_listeners(d, settings, message);
-    if (status) {
-        return status;
-    }
+    return open_listeners(d, settings, message);
+}
+
+static godwit_status start_threads(server *s, const config *settings, char message[512]) {
     pool_options options = {.service = s->service,
                             .metrics = &s->metrics,
                             .memory_max = s->memory_max,
@@ -232,7 +236,7 @@ static godwit_status start(daemon_server *d, const config *settings, char messag
                             .done = loop_post_done,
                             .on_commit = on_commit,
                             .context = s};
-    status = pool_open(&options, &s->pool);
+    godwit_status status = pool_open(&options, &s->pool);
     if (status) {
         snprintf(message, 512, "can't start the workers");
         return status;
@@ -247,9 +251,7 @@ static godwit_status start(daemon_server *d, const config *settings, char messag
     return GODWIT_OK;
 }
 
-godwit_status daemon_open(const config *settings, keyring *keys, daemon_server **out,
-                          char message[512]) {
-    sigset_t set;
+godwit_status daemon_open(const config *settings, daemon_server **out, char message[512]) {
     *out = NULL;
     message[0] = 0;
     daemon_server *d = mem_resize(NULL, NULL, sizeof *d);
@@ -257,20 +259,14 @@ godwit_status daemon_open(const config *settings, keyring *keys, daemon_server *
         return GODWIT_NOMEM;
     }
     memset(d, 0, sizeof *d);
-    signals_of_interest(&set);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    apply_settings(&d->net, settings, keys);
-    godwit_status status = streams_init(&d->net.streams);
-    d->net.has_streams = status == GODWIT_OK;
-    if (status == GODWIT_OK) {
-        status = gate_open(&settings->gate, &d->net.metrics, &d->net.gate);
+    d->settings = settings;
+    apply_settings(&d->net, settings);
+    godwit_status status = GODWIT_OK;
+    if (settings->tls_cert) {
+        status = tls_open(settings->tls_cert, settings->tls_key, &d->net.tls, message);
     }
     if (status == GODWIT_OK) {
-        status = open_service(&d->net, settings, message);
-    }
-    if (status == GODWIT_OK) {
-        status = start(d, settings, message);
+        status = open_sockets(d, settings, message);
     }
     if (status) {
         daemon_close(d);
@@ -278,6 +274,25 @@ godwit_status daemon_open(const config *settings, keyring *keys, daemon_server *
     }
     *out = d;
     return GODWIT_OK;
+}
+
+godwit_status daemon_start(daemon_server *d, keyring *keys, char message[512]) {
+    server *s = &d->net;
+    sigset_t set;
+    message[0] = 0;
+    signals_of_interest(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    s->keys = keys;
+    godwit_status status = streams_init(&s->streams);
+    s->has_streams = status == GODWIT_OK;
+    if (status == GODWIT_OK) {
+        status = gate_open(&d->settings->gate, &s->metrics, &s->gate);
+    }
+    if (status == GODWIT_OK) {
+        status = open_service(s, d->settings, message);
+    }
+    return status ? status : start_threads(s, d->settings, message);
 }
 
 const char *daemon_url(const daemon_server *d) {
@@ -306,6 +321,18 @@ static void die_of(int number) {
     pthread_sigmask(SIG_UNBLOCK, &one, NULL);
 }
 
+static void reload(server *s) {
+    char message[512], text[256];
+    if (!s->tls) {
+        log_event(LOG_INFO, "reload", "certificate=none");
+    } else if (tls_reload(s->tls, message) == GODWIT_OK) {
+        log_event(LOG_INFO, "reload", "certificate=read");
+    } else {
+        log_event(LOG_ERROR, "reload", "certificate=kept reason=%s",
+                  log_value(slice_of(message), text));
+    }
+}
+
 void daemon_serve(daemon_server *d) {
     server *s = &d->net;
     sigset_t set;
@@ -313,6 +340,10 @@ void daemon_serve(daemon_server *d) {
     while (atomic_load(&s->loops_running) > 0) {
         int got = 0;
         if (sigwait(&set, &got) != 0 || got == SIGUSR1) {
+            continue;
+        }
+        if (got == SIGHUP) {
+            reload(s);
             continue;
         }
         if (atomic_load(&s->draining)) {
@@ -348,5 +379,6 @@ void daemon_close(daemon_server *d) {
         streams_deinit(&s->streams);
     }
     gate_close(s->gate);
+    tls_close(s->tls);
     mem_free(NULL, d);
 }

@@ -265,6 +265,10 @@ static void answer_here(conn *c, request *r) {
         answer.content_type = "text/plain; version=0.0.4; charset=utf-8";
         metrics_write(&s->metrics, &body);
         service_metrics(s->service, &body);
+        if (s->tls) {
+            prom_single(&body, "godwit_tls_certificate_end_seconds", "gauge",
+                        "When the certificate's time ends, unix time.", tls_expires_s(s->tls));
+        }
     } else if (r->route->id == ROUTE_READYZ && atomic_load(&s->draining)) {
         answer.status = 503;
         bytes_text(&body, "draining\n");

@@ -182,8 +182,10 @@ static void turn_away(loop *l, int fd, const char *status, const char *reason) {
                        "HTTP/1.1 %s\r\nContent-Length: 0\r\nRetry-After: 1\r\n"
                        "Connection: close\r\n\r\n",
                        status);
-    ssize_t sent = send(fd, answer, (size_t)len, MSG_NOSIGNAL);
-    (void)sent;
+    if (!l->server->tls) { /* who speaks TLS would not understand it */
+        ssize_t sent = send(fd, answer, (size_t)len, MSG_NOSIGNAL);
+        (void)sent;
+    }
     shutdown(fd, SHUT_WR);
     close(fd);
     atomic_fetch_add(&l->server->metrics.turned_away, 1);
@@ -237,7 +239,8 @@ static void accept_some(loop *l, int limit) {
         }
         address peer = address_of_socket(&from);
         gate_lease place = {0};
-        if (gate_connect(l->server->gate, &peer, false, loop_mono_ms(), &place).refused) {
+        if (gate_connect(l->server->gate, &peer, l->server->tls != NULL, loop_mono_ms(), &place)
+                .refused) {
             turn_away(l, fd, "429 Too Many Requests", "address");
             continue;
         }

@@ -60,6 +60,11 @@ void metrics_write(const metrics *m, bytes *b) {
                 (int64_t)atomic_load(&m->turned_away));
     prom_single(b, "godwit_connections", "gauge", "Connections open now.",
                 atomic_load(&m->connections));
+    prom_heading(b, "godwit_tls_handshakes_total", "counter", "Handshakes of TLS, by result.");
+    bytes_printf(b, "godwit_tls_handshakes_total{result=\"done\"} %llu\n",
+                 (unsigned long long)atomic_load(&m->handshakes[true]));
+    bytes_printf(b, "godwit_tls_handshakes_total{result=\"failed\"} %llu\n",
+                 (unsigned long long)atomic_load(&m->handshakes[false]));
     prom_single(b, "godwit_parked_requests", "gauge", "Long polls waiting for a change.",
                 atomic_load(&m->parked));
     prom_single(b, "godwit_event_streams", "gauge", "Event streams open now.",

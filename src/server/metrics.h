@@ -18,6 +18,7 @@ typedef struct {
     _Atomic int64_t connections, parked, streams;
     _Atomic uint64_t batches, batch_jobs; /* writes and the requests combined in them */
     _Atomic int64_t queued_work, queued_writes, held_bytes;
+    _Atomic uint64_t handshakes[2]; /* of TLS: failed, done */
     _Atomic uint64_t replaced; /* streams, by another of their device */
     _Atomic uint64_t limited[METRICS_LIMITS][2]; /* by kind of gate.h: too fast, too many */
     prom_histogram push, pull;

@@ -25,6 +25,7 @@
 #include "server/pool.h"
 #include "server/reply.h"
 #include "server/streams.h"
+#include "server/tls.h"
 
 typedef struct loop loop;
 typedef struct conn conn;
@@ -36,6 +37,7 @@ typedef struct server {
     pool *pool;
     metrics metrics;
     gate *gate;
+    tls_context *tls; /* NULL = plain HTTP */
     stream_table streams;
     bool has_streams;
     loop *loops;
@@ -64,6 +66,8 @@ struct conn {
     int fd;
     address peer;
     gate_lease place; /* among the connections of its address */
+    tls_link *tls;    /* NULL = plain */
+    bool greeted;     /* its handshake has been counted */
     conn_state state;
     conn_phase phase; /* of READING: which deadline runs */
     struct event read_event, write_event, timer;

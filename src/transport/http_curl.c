@@ -18,6 +18,7 @@ struct transport {
     CURL *curl;
     CURLM *multi; /* holds the connections; a transfer in it can be given up at any moment */
     bytes gzip;
+    bytes ca_file; /* a path and NUL; empty = the system's */
     char error[CURL_ERROR_SIZE];
 };
 
@@ -37,6 +38,7 @@ godwit_status transport_create(const godwit_allocator *allocator, transport **ou
     memset(t, 0, sizeof *t);
     t->allocator = allocator;
     bytes_init(&t->gzip, allocator, 0);
+    bytes_init(&t->ca_file, allocator, 0);
     t->curl = curl_easy_init(); /* initialises the library too; thread-safe since 7.84 */
     t->multi = curl_multi_init();
     if (!t->curl || !t->multi) {
@@ -52,7 +54,16 @@ void transport_destroy(transport *t) {
         curl_easy_cleanup(t->curl);
         (void)curl_multi_cleanup(t->multi);
         bytes_deinit(&t->gzip);
+        bytes_deinit(&t->ca_file);
         mem_free(t->allocator, t);
+    }
+}
+
+void transport_trust(transport *t, slice ca_file) {
+    bytes_clear(&t->ca_file);
+    if (ca_file.len > 0) {
+        bytes_add(&t->ca_file, ca_file.ptr, ca_file.len);
+        bytes_char(&t->ca_file, 0);
     }
 }
 
@@ -125,6 +136,9 @@ static void set_options(transport *t, const godwit_http_request *request, slice 
 #if LIBCURL_VERSION_NUM >= 0x075700
     curl_easy_setopt(c, CURLOPT_QUICK_EXIT, 1L); /* a look-up of a name must not hold up a stop */
 #endif
+    if (t->ca_file.len > 0) {
+        curl_easy_setopt(c, CURLOPT_CAINFO, t->ca_file.ptr);
+    }
     curl_easy_setopt(c, CURLOPT_ERRORBUFFER, t->error);
     curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(c, CURLOPT_ACCEPT_ENCODING, "gzip");
@@ -180,6 +194,10 @@ static void perform(transport *t, const godwit_http_request *request, godwit_htt
                     sink *s, struct curl_slist **headers) {
     slice body = {request->body, request->body_bytes};
     bool compressed = body.len > TRANSPORT_GZIP_BYTES;
+    if (t->ca_file.failed) {
+        fail(answer, "out of memory");
+        return;
+    }
     if (compressed) {
         bytes_clear(&t->gzip);
         if (!transport_gzip(body, &t->gzip)) {

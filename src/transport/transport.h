@@ -16,6 +16,9 @@ typedef struct transport transport;
 /* UNSUPPORTED in a build without libcurl. *out: transferred, transport_destroy. */
 godwit_status transport_create(const godwit_allocator *allocator, transport **out) MUST_USE;
 void transport_destroy(transport *t); /* NULL is fine */
+/* Certificates are checked against the authorities in that PEM file; empty: the system's. Where
+ * memory is short exchanges fail. */
+void transport_trust(transport *t, slice ca_file);
 /* Performs one exchange, blocking; fits godwit_host.exchange with the transport as context. */
 void transport_exchange(void *context, const godwit_http_request *request,
                         godwit_http_answer *answer);

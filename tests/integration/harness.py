@@ -125,8 +125,10 @@ class Answer:
 class Server:
     """One `godwit serve`."""
 
-    def __init__(self, folder, schema=SCHEMA, config=None, dev=False, env=None, wrapper=(), db=None):
+    def __init__(self, folder, schema=SCHEMA, config=None, dev=False, env=None, wrapper=(), db=None,
+                 trust=None):
         self.folder = folder
+        self.trust = trust  # of https: an ssl context; None = http
         self.db = db
         self.data = os.path.join(folder, "data")
         self.schema = None
@@ -149,7 +151,7 @@ class Server:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.trust else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def store(self):
@@ -185,7 +187,7 @@ class Server:
             if self.process.poll() is not None:
                 raise Failure(f"the server ended with {self.process.returncode}:\n{self.log()}")
             try:
-                with urllib.request.urlopen(self.url + "/readyz", timeout=2) as answer:
+                with urllib.request.urlopen(self.url + "/readyz", timeout=2, context=self.trust) as answer:
                     if answer.status == 200:
                         return
             except OSError:
@@ -260,7 +262,7 @@ class Server:
             send.setdefault("Content-Type", "application/json")
         request = urllib.request.Request(self.url + path, data=data, headers=send, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=timeout * SLOW) as answer:
+            with urllib.request.urlopen(request, timeout=timeout * SLOW, context=self.trust) as answer:
                 result = Answer(answer.status, answer.headers, answer.read())
         except urllib.error.HTTPError as error:
             result = Answer(error.code, error.headers, error.read())
@@ -423,6 +425,8 @@ class Device:
         arguments = ["init", self.path, "--url", self.url, "--token-file", self.token_file]
         if self.scope and isinstance(self.scope, str):
             arguments += ["--scope", self.scope]
+        for name, value in settings.items():
+            arguments += ["--" + name.replace("_", "-"), value]
         done = cli(*arguments)
         assert done.code == 0, done
 
