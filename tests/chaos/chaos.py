@@ -242,15 +242,17 @@ class Series:
                 raise Failure(f"{process.name}: {process.log()[-3000:]}")
 
     def check_ledger(self, made):
-        """Exactly once, in the server's own books: each operation has one line, one key, one outcome."""
-        heads = sum(1 for _ in self.world.store("SELECT 1 FROM heads"))
+        """Exactly once, in the server's own books: each operation has one line, one key, one outcome, and each
+        event's operations are one commit."""
+        operations, commits = self.world.made_before
         rows = self.world.store("SELECT count(*), count(DISTINCT lineage || ':' || lsn), count(DISTINCT op_key),"
                                 " sum(outcome NOT IN ('applied', 'merged', 'noop')) FROM godwit_op")[0]
-        setting_up = 1 + 8  # the tally and the cells
-        wanted = made * OPERATIONS + setting_up
-        if rows[:3] != (wanted,) * 3 or rows[3]:
-            raise Failure(f"the ledger has {rows} (operations, lines, keys, refused) for {made} events of {heads}"
-                          f" devices; wanted {wanted}")
+        wanted = operations + made * OPERATIONS
+        if rows != (wanted, wanted, wanted, 0):
+            raise Failure(f"the ledger has {rows} (operations, lines, keys, refused) for {made} events, not {wanted}")
+        found = self.world.store("SELECT count(*), max(commit_seq) FROM godwit_commit")[0]
+        if found != (commits + made,) * 2:
+            raise Failure(f"there are {found} commits (number, last) for {made} events, not {commits + made}")
 
 
 META = "'next_attempt_ms', 'last_attempt_ms', 'failures', 'last_error'"

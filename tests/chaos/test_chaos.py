@@ -1,16 +1,19 @@
 """Chaos with real processes, by tools/chaos: a sample here, the long runs with GODWIT_SOAK."""
+import glob
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TOOL = os.path.join(ROOT, "tools", "chaos")
 SOAK = bool(os.environ.get("GODWIT_SOAK"))
 
 
 def chaos(*arguments):
-    command = [sys.executable, os.path.join(ROOT, "tools", "chaos"), *arguments]
+    command = [sys.executable, TOOL, *arguments]
     if SOAK and os.environ.get("GODWIT_CHAOS_STATE"):
         command += ["--state", os.environ["GODWIT_CHAOS_STATE"]]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -26,3 +29,39 @@ def test_partitions_and_their_healing():
 
 def test_kills_in_a_row():
     chaos("--seed", "1", *(["--kills", "2000"] if SOAK else ["--kills", "50", "--devices", "6"]))
+
+
+def children_of(folder):
+    """Processes whose command line names the folder."""
+    found = []
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            with open(path, "rb") as stream:
+                found += [path] if folder.encode() in stream.read() else []
+        except OSError:
+            pass  # it has ended meanwhile
+    return found
+
+
+def wait_for(condition, what):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+def test_nothing_is_left_when_it_is_killed(tmp_path):
+    if subprocess.run([TOOL, "--check"], capture_output=True).returncode == 77:
+        pytest.skip("no namespaces here")
+    command = subprocess.Popen([TOOL, "--runs", "100", "--devices", "2"], stdout=subprocess.DEVNULL,
+                               env=dict(os.environ, TMPDIR=str(tmp_path)))
+    try:
+        wait_for(lambda: len(children_of(f"{tmp_path}/")) > 2, "devices run")
+    finally:
+        command.kill()
+        command.wait()
+    wait_for(lambda: not children_of(f"{tmp_path}/"), "all processes have ended")
+    with open("/proc/mounts") as stream:
+        assert str(tmp_path) not in stream.read()
+    for folder in tmp_path.iterdir():
+        assert not list(folder.iterdir())

@@ -1,13 +1,14 @@
 """Devices and a server as real processes on a network of their own, and the faults they get.
 
 Everything is below namespaces that `enter` makes: mounts, processes, network. The kernel takes them apart
-when the first process in them ends, however it ends: nothing is left behind but an empty folder, which
-`enter` removes.
+when the first process in them ends, which ends with the command, however that ends: nothing is left behind but
+an empty folder, which `enter` removes where it can.
 
     client i (netns) -- v<i>  this process: a router with nftables  vs -- server (netns)
 
 Each device and the server has its data on a tmpfs of its own, which can be filled up. Clocks of devices are
 set by libfaketime."""
+import ctypes
 import glob
 import os
 import shutil
@@ -25,6 +26,7 @@ BUILD = os.environ.get("GODWIT_BUILD") or os.path.join(ROOT, "build")
 GODWIT = os.path.join(BUILD, "godwit")
 EXTENSION = os.path.join(BUILD, "godwit")
 APP = os.path.join(BUILD, "tests", "chaos", "chaos-app")
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>: the child ends with this process
 INSIDE = "GODWIT_CHAOS_FOLDER"
 PORT = 8787
 CELLS = 8
@@ -100,7 +102,8 @@ def enter():
         run("mount", "-t", "tmpfs", "tmpfs", os.environ[INSIDE])
         return None
     with tempfile.TemporaryDirectory(prefix="godwit-chaos-") as folder:
-        child = subprocess.Popen([*UNSHARE, sys.executable, *sys.argv], env=dict(os.environ, **{INSIDE: folder}))
+        child = subprocess.Popen([*UNSHARE, sys.executable, *sys.argv], env=dict(os.environ, **{INSIDE: folder}),
+                                 preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: child.kill())
         while True:
@@ -363,6 +366,8 @@ class World:
                 run(GODWIT, "track", device.path, table)
             run("nsenter", f"--net=/run/netns/{device.app.namespace}", GODWIT, "sync", device.path, "--quiet",
                 env=device.app.env)
+        self.made_before = (self.store("SELECT count(*) FROM godwit_op")[0][0],
+                            self.store("SELECT count(*) FROM godwit_commit")[0][0])
 
     def start(self):
         for device in self.devices:
