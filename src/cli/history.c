@@ -73,10 +73,12 @@ static int ask(godwit *g, arena *a, char **words, const char *scope, const json 
 static int look_up_operation(godwit *g, arena *a, const char *id, slice *scope, slice *device,
                              int64_t *seq) {
     sqlite3_stmt *stmt = NULL;
-    int code = cli_prepare(g,
-                           "SELECT scope, device_id, sequence_number FROM godwit_op WHERE id = ?1"
-                           " AND sequence_number > 0",
-                           &stmt);
+    int code =
+        cli_prepare(g,
+                    "SELECT o.scope, o.device_id, o.sequence_number FROM sync_queue AS q JOIN"
+                    " godwit_op AS o ON o.lsn = q.lsn WHERE q.id = ?1 AND"
+                    " o.sequence_number > 0",
+                    &stmt);
     if (code != CLI_GO) {
         return code;
     }

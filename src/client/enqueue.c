@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "client/enqueue.h"
+#include "client/op_sql.h"
 #include "client/track.h"
 #include "core/limits.h"
 
@@ -143,13 +144,14 @@ static godwit_status find_captured(request *r, const client_table *t) {
 
 static godwit_status find_sealed(request *r, const client_table *t) {
     r->sealed = true;
-    return db_int(&r->g->db, &r->lsn,
-                  "SELECT lsn FROM godwit_op WHERE row_hash = ?4 AND tbl = ?1 AND entity_id = ?2 AND"
-                  " state IN ('pending', 'parked') AND state <> 'retired' AND (operation = ?3 OR"
-                  " (operation <> 'delete' AND ?3 <> 'delete'))"
-                  " ORDER BY operation = ?3 DESC, lsn DESC LIMIT 1",
-                  "issi", t->tbl, r->entity_id, slice_of(op_kind_name(r->kind)),
-                  (int64_t)client_row_hash(t->tbl, r->entity_id));
+    return db_int(
+        &r->g->db, &r->lsn,
+        "SELECT lsn FROM godwit_op WHERE row_hash = ?4 AND tbl = ?1 AND entity_id = ?2 AND"
+        " state IN ('pending', 'parked') AND state <> 'retired' AND (operation = ?3 OR"
+        " (operation <> 'delete' AND ?3 <> 'delete'))"
+        " ORDER BY operation = ?3 DESC, lsn DESC LIMIT 1",
+        "issi", t->tbl, r->entity_id, slice_of(op_kind_name(r->kind)),
+        (int64_t)client_row_hash(t->tbl, r->entity_id));
 }
 
 /* ---- What the caller adds ---- */
@@ -162,16 +164,17 @@ static godwit_status name_captured(request *r) {
                   "iss", r->lsn, r->client_key, r->depends_on);
 }
 
+#define NAMED OP_HAS_ID("o", "j.value")
+
 static godwit_status name_sealed(request *r) {
     godwit_status status = db_run(
         &r->g->db, "UPDATE godwit_op SET client_key = coalesce(?2, client_key) WHERE lsn = ?1",
         "is", r->lsn, r->client_key);
     if (status == GODWIT_OK && r->depends_on.ptr) {
-        status =
-            db_run(&r->g->db,
-                   "INSERT OR IGNORE INTO godwit_dep(lsn, depends_on) SELECT ?1, o.lsn FROM"
-                   " json_each(?2) AS j JOIN godwit_op AS o ON o.id = j.value WHERE o.lsn < ?1",
-                   "is", r->lsn, r->depends_on);
+        status = db_run(&r->g->db,
+                        "INSERT OR IGNORE INTO godwit_dep(lsn, depends_on) SELECT ?1, o.lsn FROM"
+                        " json_each(?2) AS j JOIN godwit_op AS o ON " NAMED " WHERE o.lsn < ?1",
+                        "is", r->lsn, r->depends_on);
     }
     return status;
 }

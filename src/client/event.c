@@ -1,5 +1,6 @@
 /* Writing, keeping and delivering events. See event.h. */
 #include "client/event.h"
+#include "client/op_sql.h"
 
 #include "core/limits.h"
 
@@ -52,13 +53,13 @@ godwit_status event_queued(godwit *g, int64_t after) {
     if (status != GODWIT_OK || !wanted) {
         return status;
     }
-    status =
-        db_run(&g->db,
-               INSERT "SELECT ?1, CASE state WHEN 'rejected' THEN 'dead_letter' ELSE 'queued'"
-                      " END, id, scope, entity_type, entity_id, CASE state WHEN 'rejected' THEN"
-                      " 'rejected' ELSE '' END, coalesce(last_error_code, ''),"
-                      " coalesce(last_error, ''), 1 FROM godwit_op WHERE lsn > ?2 ORDER BY lsn",
-               "ii", client_wall_ms(g), after);
+    status = db_run(
+        &g->db,
+        INSERT "SELECT ?1, CASE state WHEN 'rejected' THEN 'dead_letter' ELSE 'queued'"
+               " END, " OP_ID ", scope, entity_type, entity_id, CASE state WHEN 'rejected' THEN"
+               " 'rejected' ELSE '' END, coalesce(last_error_code, ''),"
+               " coalesce(last_error, ''), 1 FROM godwit_op AS o WHERE lsn > ?2 ORDER BY lsn",
+        "ii", client_wall_ms(g), after);
     return status == GODWIT_OK ? trim(g) : status;
 }
 
@@ -93,12 +94,13 @@ godwit_status event_settled(settle *s) {
     }
     status = db_prepare(
         s->d,
-        INSERT "SELECT ?1, ?2, id, scope, entity_type, entity_id, CASE WHEN state IN ('rejected',"
+        INSERT "SELECT ?1, ?2, " OP_ID
+               ", scope, entity_type, entity_id, CASE WHEN state IN ('rejected',"
                " 'blocked') THEN 'rejected' WHEN state = 'conflict' THEN 'conflict' ELSE"
                " coalesce(outcome, '') END, CASE WHEN state IN ('rejected', 'blocked', 'conflict')"
                " THEN coalesce(last_error_code, '') ELSE '' END, CASE WHEN state IN ('rejected',"
                " 'blocked', 'conflict') THEN coalesce(last_error, '') ELSE '' END, 1 FROM godwit_op"
-               " WHERE lsn = ?3",
+               " AS o WHERE lsn = ?3",
         &stmt);
     for (size_t i = 0; i < s->event_count && status == GODWIT_OK; i++) {
         const own_event *e = &s->events[i];
@@ -141,7 +143,7 @@ godwit_status event_sent(godwit *g, slice scope, int64_t first_seq, int64_t coun
     }
     return db_run(&g->db,
                   INSERT
-                  "SELECT ?1, 'sent', o.id, o.scope, o.entity_type, o.entity_id, '', '', '',"
+                  "SELECT ?1, 'sent', " OP_ID ", o.scope, o.entity_type, o.entity_id, '', '', '',"
                   " ?4 FROM godwit_op AS o JOIN godwit_identity AS i ON i.scope = o.scope AND"
                   " i.current AND i.device_id = o.device_id WHERE o.scope = ?2 AND"
                   " o.sequence_number = ?3 AND o.state IN ('pending', 'rejected', 'blocked')"

@@ -82,7 +82,8 @@ static godwit_status renumber(godwit *g, slice scope, slice device_id, int64_t *
         }
         status = a.failed ? GODWIT_NOMEM
                           : db_run(&g->db,
-                                   "UPDATE godwit_op SET device_id = ?2, sequence_number = ?3,"
+                                   "UPDATE godwit_op SET lineage = coalesce(lineage,"
+                                   " device_id), device_id = ?2, sequence_number = ?3,"
                                    " group_first = ?4, rekeyed = 1 WHERE lsn = ?1",
                                    "isii", sqlite3_column_int64(stmt, 0), device_id, *next_seq,
                                    group_is);

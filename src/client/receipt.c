@@ -5,6 +5,7 @@
  * because it was done long ago, godwit_outcome still has every operation that was not simply
  * applied. */
 #include "client/receipt.h"
+#include "client/op_sql.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -32,9 +33,10 @@ void receipt_view(bytes *b, int64_t further_keys) {
     (void)further_keys;
     bytes_text(
         b,
-        "CREATE VIEW godwit_receipts AS SELECT o.id AS id, o.client_key AS client_key, o.operation"
+        "CREATE VIEW godwit_receipts AS SELECT " OP_ID
+        " AS id, o.client_key AS client_key, o.operation"
         " AS operation, o.entity_type AS entity_type, o.entity_id AS entity_id, o.scope AS scope,"
-        " o.created_at AS created_at, CASE WHEN x.resolution IN ('retried', 'edited') THEN"
+        " " OP_CREATED " AS created_at, CASE WHEN x.resolution IN ('retried', 'edited') THEN"
         " 'superseded' WHEN o.state IN ('rejected', 'blocked') THEN 'rejected' WHEN o.state ="
         " 'conflict' THEN 'conflict' ELSE o.outcome END AS outcome, CASE WHEN " REFUSED
         " THEN o.last_error_code END AS code, CASE WHEN " REFUSED " THEN o.last_error END AS"

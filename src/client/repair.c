@@ -106,7 +106,7 @@ static godwit_status load_letters(repair *r) {
     bool row = true;
     godwit_status status = db_prepare(
         r->s.d,
-        "SELECT o.lsn, o.id, o.scope, o.device_id, o.tbl, o.sequence_number, o.group_first,"
+        "SELECT o.lsn, w.id, o.scope, o.device_id, o.tbl, o.sequence_number, o.group_first,"
         " o.last_error_code, o.state FROM godwit_dead_letters AS w JOIN godwit_op AS o ON o.lsn = "
         "w.lsn"
         " ORDER BY o.scope, o.device_id, o.sequence_number > 0, o.group_first, o.lsn",

@@ -4,6 +4,7 @@
  * decided: what was sent before and not answered goes again, byte for byte. An operation that was
  * given up keeps its place as a void. */
 #include "client/identity.h"
+#include "client/op_sql.h"
 #include "client/pump.h"
 
 #include <stdio.h>
@@ -286,17 +287,19 @@ static godwit_status write_op(push_builder *b) {
 static godwit_status prepare_ops(push_builder *b, int64_t first_lsn) {
     db *d = &b->g->db;
     int64_t deps = 0;
-    godwit_status status = db_prepare(
-        d,
-        "SELECT lsn, sequence_number, group_first, group_size, operation, entity_type, "
-        "entity_id,"
-        " idempotency_key, payload, base, state, base_seq, base_salt, lineage, nonce, wall_ms, "
-        "rekeyed,"
-        " last_error_code, resolves, schema_ver FROM godwit_op WHERE lsn >= ?1 AND scope = ?2 AND "
-        "device_id = "
-        "?3 AND"
-        " sequence_number > ?4 ORDER BY lsn",
-        &b->ops);
+    godwit_status status =
+        db_prepare(d,
+                   "SELECT lsn, sequence_number, group_first, group_size, operation, entity_type, "
+                   "entity_id,"
+                   " idempotency_key, payload, base, state, base_seq, base_salt, " OP_LINEAGE
+                   ", nonce, wall_ms, "
+                   "rekeyed,"
+                   " last_error_code, resolves, schema_ver FROM godwit_op AS o WHERE lsn >= ?1 AND "
+                   "scope = ?2 AND "
+                   "device_id = "
+                   "?3 AND"
+                   " sequence_number > ?4 ORDER BY lsn",
+                   &b->ops);
     if (status == GODWIT_OK) {
         status = db_bind_int(d, b->ops, 1, first_lsn);
     }

@@ -9,6 +9,7 @@
 
 #include "client/count.h"
 #include "client/event.h"
+#include "client/op_sql.h"
 #include "client/receipt.h"
 
 /* godwit_log: op 1 create, 2 update, 3 delete, 4 queue (entity without a table: pk = entity id,
@@ -17,6 +18,44 @@
  * column i. NULL mask = all. v = new value, o = old value, both only where the mask says so. The
  * newest row is never deleted, so that lsn never repeats. The further columns come by ALTER TABLE
  * when a table needs them. */
+#define OP_COLUMNS                                                                                 \
+    "lsn, operation, tbl, entity_type, entity_id, idempotency_key, client_key, payload, base,"     \
+    " state, attempts, last_error, last_error_code, last_attempt_at, next_attempt_at, scope,"      \
+    " device_id, sequence_number, group_first, group_size, base_seq, base_salt, nonce, wall_ms,"   \
+    " rekeyed, schema_ver, commit_seq, outcome, supersedes, row_hash, resolves"
+/* What is not stored here is computed: op_sql.h. Copied twice instead of renamed: ALTER TABLE would
+ * look at every view of the application, and godwit_op is not there at that moment. The CHECKs are
+ * not IN (..): SQLite would build a table of the list for every row written. The index by hash is a
+ * third of the size and half the work of one on (tbl, entity_id). */
+#define LEANER_OPERATIONS                                                                          \
+    "CREATE TABLE godwit_op_old AS SELECT " OP_COLUMNS                                             \
+    ", nullif(lineage, device_id) AS lineage FROM godwit_op;"                                      \
+    "DROP TABLE godwit_op;"                                                                        \
+    "CREATE TABLE godwit_op ("                                                                     \
+    " lsn INTEGER PRIMARY KEY, operation TEXT NOT NULL CHECK (operation = 'create' OR operation =" \
+    " 'update' OR operation = 'delete' OR operation = 'void'), tbl INTEGER NOT NULL,"              \
+    " entity_type TEXT NOT NULL, entity_id TEXT NOT NULL, idempotency_key BLOB NOT NULL,"          \
+    " client_key TEXT, payload TEXT NOT NULL, base TEXT, state TEXT NOT NULL DEFAULT 'pending'"    \
+    " CHECK (state = 'pending' OR state = 'acked' OR state = 'retired' OR state = 'rejected' OR"   \
+    " state = 'conflict' OR state = 'blocked' OR state = 'parked'),"                               \
+    " attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT, last_error_code TEXT,"                 \
+    " last_attempt_at TEXT, next_attempt_at INTEGER, scope TEXT NOT NULL, device_id TEXT NOT "     \
+    "NULL,"                                                                                        \
+    " sequence_number INTEGER NOT NULL, group_first INTEGER NOT NULL, group_size INTEGER NOT "     \
+    "NULL,"                                                                                        \
+    " base_seq INTEGER NOT NULL, base_salt INTEGER NOT NULL, nonce BLOB NOT NULL,"                 \
+    " wall_ms INTEGER NOT NULL, rekeyed INTEGER NOT NULL DEFAULT 0, schema_ver INTEGER NOT NULL,"  \
+    " commit_seq INTEGER, outcome TEXT, supersedes TEXT, row_hash INTEGER NOT NULL, resolves "     \
+    "TEXT,"                                                                                        \
+    " lineage TEXT);"                                                                              \
+    "INSERT INTO godwit_op (" OP_COLUMNS ", lineage) SELECT " OP_COLUMNS                           \
+    ", lineage FROM godwit_op_old;"                                                                \
+    "DROP TABLE godwit_op_old;"                                                                    \
+    "CREATE INDEX godwit_op_ready ON godwit_op (scope, state, lsn) WHERE state <> 'retired';"      \
+    "CREATE INDEX godwit_op_row ON godwit_op (row_hash) WHERE state <> 'retired';"                 \
+    "CREATE UNIQUE INDEX godwit_op_client_key ON godwit_op (client_key) WHERE client_key IS NOT"   \
+    " NULL;"
+
 static const char *const steps[] = {
     "CREATE TABLE godwit_meta (k TEXT PRIMARY KEY, v) WITHOUT ROWID;"
     "CREATE TABLE godwit_state (one INTEGER PRIMARY KEY CHECK (one = 1),"
@@ -121,6 +160,7 @@ static const char *const steps[] = {
     /* current: see identity.h */
     ("ALTER TABLE godwit_identity ADD COLUMN user_id TEXT;"
      "ALTER TABLE godwit_identity ADD COLUMN server_id TEXT;"),
+    LEANER_OPERATIONS,
 };
 
 /* The entity id of a captured row, as semantics 13.1 writes it. %s: text of part i. */
@@ -147,34 +187,41 @@ static void entity_id(bytes *b, int64_t further_keys) {
     }
 }
 
-/* Mirrors id_operation: the lineage's first 72 bits and the lsn. */
-#define CAPTURED_ID                                                                                \
-    "(SELECT substr(v, 1, 8) || '-' || substr(v, 9, 4) || '-8' || substr(v, 13, 3) || '-8' ||"     \
-    " substr(v, 16, 3) || '-' || printf('%012x', l.lsn) FROM godwit_meta WHERE k = 'lineage')"
+#define CAPTURED_ID "(SELECT " OP_ID_OF("v", "l.lsn") " FROM godwit_meta WHERE k = 'lineage')"
 #define CAPTURED_FROM                                                                              \
     " FROM godwit_log AS l JOIN godwit_table AS t ON t.tbl = l.tbl WHERE l.lsn >"                  \
     " coalesce((SELECT CAST(v AS INTEGER) FROM godwit_meta WHERE k = 'sealed_lsn'), 0)"
+#define DEPENDS_ON_ID OP_ID_OF(OP_LINEAGE_OF("p"), "p.lsn")
 #define ITEM_OF(lsn)                                                                               \
     "coalesce((SELECT CASE WHEN g.last >= " lsn " THEN g.first END FROM godwit_group AS g WHERE"   \
     " g.first <= " lsn " ORDER BY g.first DESC LIMIT 1), " lsn ")"
 
 static void queue_view(bytes *b, int64_t further_keys) {
-    bytes_text(
-        b,
-        "CREATE VIEW sync_queue AS SELECT o.id AS id, o.created_at AS created_at, o.operation AS"
-        " operation, o.entity_type AS entity_type, o.entity_id AS entity_id,"
-        " lower(hex(o.idempotency_key)) AS idempotency_key, o.payload AS payload, CASE o.state"
-        " WHEN 'pending' THEN 'pending' WHEN 'parked' THEN 'pending' WHEN 'acked' THEN 'completed'"
-        " WHEN 'retired' THEN 'completed' WHEN 'conflict' THEN 'conflict' ELSE 'failed' END AS"
-        " status, o.attempts AS attempts, 5 AS max_attempts, o.last_error AS last_error,"
-        " o.last_attempt_at AS last_attempt_at, o.sequence_number AS sequence_number,"
-        " (SELECT group_concat(p.id, ',') FROM godwit_dep AS d JOIN godwit_op AS p ON p.lsn ="
-        " d.depends_on WHERE d.lsn = o.lsn) AS depends_on, o.state AS state, o.scope AS scope,"
-        " o.group_first AS group_first, o.outcome AS outcome, o.next_attempt_at AS"
-        " next_attempt_at, o.client_key AS client_key, o.lsn AS lsn FROM godwit_op AS o"
-        " UNION ALL SELECT " CAPTURED_ID ", strftime('%Y-%m-%dT%H:%M:%fZ', l.wall), CASE WHEN"
-        " l.op = 1 OR (l.op = 4 AND l.mask = 1) THEN 'create' WHEN l.op = 2 OR (l.op = 4 AND"
-        " l.mask = 2) THEN 'update' ELSE 'delete' END, json_extract(t.spec, '$.entity'), ");
+    bytes_text(b, "CREATE VIEW sync_queue AS SELECT " OP_ID " AS id, " OP_CREATED
+                  " AS created_at, o.operation AS"
+                  " operation, o.entity_type AS entity_type, o.entity_id AS entity_id,"
+                  " lower(hex(o.idempotency_key)) AS idempotency_key, o.payload AS payload, CASE "
+                  "o.state"
+                  " WHEN 'pending' THEN 'pending' WHEN 'parked' THEN 'pending' WHEN 'acked' THEN "
+                  "'completed'"
+                  " WHEN 'retired' THEN 'completed' WHEN 'conflict' THEN 'conflict' ELSE 'failed' "
+                  "END AS"
+                  " status, o.attempts AS attempts, 5 AS max_attempts, o.last_error AS last_error,"
+                  " o.last_attempt_at AS last_attempt_at, o.sequence_number AS sequence_number,"
+                  " (SELECT group_concat(" DEPENDS_ON_ID
+                  ", ',') FROM godwit_dep AS d JOIN godwit_op AS p ON p.lsn ="
+                  " d.depends_on WHERE d.lsn = o.lsn) AS depends_on, o.state AS state, "
+                  "o.scope AS scope,"
+                  " o.group_first AS group_first, o.outcome AS outcome, o.next_attempt_at "
+                  "AS"
+                  " next_attempt_at, o.client_key AS client_key, o.lsn AS lsn FROM "
+                  "godwit_op AS o"
+                  " UNION ALL SELECT " CAPTURED_ID
+                  ", strftime('%Y-%m-%dT%H:%M:%fZ', l.wall), CASE WHEN"
+                  " l.op = 1 OR (l.op = 4 AND l.mask = 1) THEN 'create' WHEN l.op = 2 OR "
+                  "(l.op = 4 AND"
+                  " l.mask = 2) THEN 'update' ELSE 'delete' END, json_extract(t.spec, "
+                  "'$.entity'), ");
     entity_id(b, further_keys);
     bytes_text(
         b,
@@ -218,17 +265,22 @@ static const char conflicts_view[] =
     " c.tbl";
 
 static const char dead_letters_view[] =
-    "CREATE VIEW godwit_dead_letters AS SELECT o.id AS id, o.operation AS operation, o.entity_type "
+    "CREATE VIEW godwit_dead_letters AS SELECT " OP_ID
+    " AS id, o.operation AS operation, o.entity_type "
     "AS"
     " entity_type, o.entity_id AS entity_id, CASE o.state WHEN 'conflict' THEN 'conflict' ELSE"
     " 'failed' END AS status, o.last_error_code AS code, o.last_error AS detail, o.payload AS"
-    " payload, coalesce((SELECT at FROM godwit_outcome AS x WHERE x.lsn = o.lsn ORDER BY x.id DESC"
-    " LIMIT 1), o.last_attempt_at, o.created_at) AS at, o.scope AS scope, o.group_first AS"
-    " group_first, (SELECT group_concat(p.id, ',') FROM godwit_dep AS d JOIN godwit_op AS p ON "
+    " payload, coalesce((SELECT at FROM godwit_outcome AS x WHERE x.lsn = o.lsn ORDER BY x.id "
+    "DESC"
+    " LIMIT 1), o.last_attempt_at, " OP_CREATED ") AS at, o.scope AS scope, o.group_first AS"
+    " group_first, (SELECT group_concat(" DEPENDS_ON_ID
+    ", ',') FROM godwit_dep AS d JOIN godwit_op AS p ON "
     "p.lsn"
-    " = d.depends_on WHERE d.lsn = o.lsn) AS depends_on, o.lsn AS lsn FROM godwit_op AS o WHERE"
+    " = d.depends_on WHERE d.lsn = o.lsn) AS depends_on, o.lsn AS lsn FROM "
+    "godwit_op AS o WHERE"
     " o.state IN"
-    " ('rejected', 'blocked', 'conflict') AND o.state <> 'retired' AND NOT EXISTS (SELECT 1 FROM"
+    " ('rejected', 'blocked', 'conflict') AND o.state <> 'retired' AND NOT "
+    "EXISTS (SELECT 1 FROM"
     " godwit_outcome AS x WHERE x.lsn = o.lsn AND"
     " x.resolution IS NOT NULL)";
 

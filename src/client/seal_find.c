@@ -1,5 +1,8 @@
 /* From an operation's public id to its number in the log. */
+#include "client/op_sql.h"
 #include "client/seal.h"
+
+#define HAS_ID OP_HAS_ID("o", "?1")
 
 /* The last twelve digits of the id are the lsn (core/id.h); the rest must agree. */
 static bool id_lsn(slice id, int64_t *lsn) {
@@ -34,7 +37,7 @@ godwit_status seal_find(godwit *g, slice id, int64_t *lsn) {
         }
     }
     if (status == GODWIT_OK) { /* made under another lineage, or by a later form of ids */
-        status = db_int(&g->db, lsn, "SELECT lsn FROM godwit_op WHERE id = ?1", "s", id);
+        status = db_int(&g->db, lsn, "SELECT o.lsn FROM godwit_op AS o WHERE " HAS_ID, "s", id);
     }
     arena_deinit(&a);
     return status;

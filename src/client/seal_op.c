@@ -12,9 +12,10 @@
     "INSERT INTO godwit_op (lsn, operation, tbl, entity_type, entity_id, idempotency_key,"         \
     " client_key, payload, base, state, last_error, last_error_code, sequence_number, "            \
     "group_first,"                                                                                 \
-    " group_size, base_seq, base_salt, nonce, wall_ms, resolves, id, created_at, row_hash, scope," \
-    " device_id, lineage, schema_ver) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,"  \
-    " ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)"
+    " group_size, base_seq, base_salt, nonce, wall_ms, resolves, row_hash, scope, device_id, "     \
+    "lineage,"                                                                                     \
+    " schema_ver) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,"  \
+    " ?17, ?18, ?19, ?20, ?21, ?22, ?23, nullif(?24, ?23), ?25)"
 #define REFUSED_DETAIL "the captured values can't be sent"
 
 /* ---- JSON ---- */
@@ -121,11 +122,8 @@ static void u64be(int64_t v, uint8_t out[8]) {
 
 static godwit_status insert_op(seal_run_state *s, const seal_scope *scope, const seal_row *row,
                                int64_t seq) {
-    char id[UUID_TEXT_BYTES], at[32];
     uint8_t key[SHA256_BYTES], nonce[8];
     op_kind kind = row->replaces ? OP_UPDATE : row->kind;
-    id_operation(s->lineage, row->lsn, id);
-    wire_time_write(row->wall_ms, at);
     u64be(row->nonce, nonce);
     id_key_parts parts = {.scope = scope->scope,
                           .lineage = s->lineage,
@@ -161,15 +159,13 @@ static godwit_status insert_op(seal_run_state *s, const seal_scope *scope, const
     bind_blob(&b, 18, nonce, sizeof nonce);
     bind_int(&b, 19, row->wall_ms);
     bind_text(&b, 20, row->resolves);
-    bind_text(&b, 21, slice_of(id));
-    bind_text(&b, 22, slice_of(at));
-    bind_int(&b, 23, (int64_t)row->hash);
+    bind_int(&b, 21, (int64_t)row->hash);
     /* bindings outlive a step: these change with the scope only */
     if (s->bound != scope->scope.ptr) {
-        bind_text(&b, 24, scope->scope);
-        bind_text(&b, 25, scope->device_id);
-        bind_text(&b, 26, s->lineage);
-        bind_int(&b, 27, s->g->registry.app_schema);
+        bind_text(&b, 22, scope->scope);
+        bind_text(&b, 23, scope->device_id);
+        bind_text(&b, 24, s->lineage);
+        bind_int(&b, 25, s->g->registry.app_schema);
         s->bound = scope->scope.ptr;
     }
     if (b.rc == SQLITE_OK) {
@@ -178,6 +174,8 @@ static godwit_status insert_op(seal_run_state *s, const seal_scope *scope, const
     godwit_status status = db_status(&s->g->db, b.rc);
     sqlite3_reset(s->insert);
     if (status == GODWIT_OK && row->refused) {
+        char at[32];
+        wire_time_write(row->wall_ms, at);
         status =
             db_run(&s->g->db,
                    "INSERT INTO godwit_outcome (lsn, idempotency_key, at, outcome, code, detail,"

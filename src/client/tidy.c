@@ -13,6 +13,7 @@
  * "history" = ms of the last time). An operation that was refused goes together with its outcome,
  * which says that a person has dealt with it. */
 #include "client/count.h"
+#include "client/op_sql.h"
 #include "client/pump.h"
 #include "core/retain.h"
 
@@ -112,12 +113,13 @@ static godwit_status forget_operations(godwit *g, int64_t lsn) {
 /* Operations with an outcome of which nothing is newer than ?1: not one that waits or is waited
  * for, whose place another has taken that is still known, or that the server saw last of its
  * identity. */
+#define RESOLVER OP_HAS_ID("n", "y.resolution_op")
 static const char old_outcomes[] =
     "SELECT x.lsn, coalesce(o.state, '') FROM godwit_outcome AS x LEFT JOIN godwit_op AS o ON "
     "o.lsn ="
     " x.lsn GROUP BY x.lsn HAVING max(x.at) < ?1 AND (coalesce(o.state, 'retired') = 'retired' OR"
     " o.state IN ('rejected', 'blocked', 'conflict') AND count(x.resolution) > 0) AND NOT EXISTS"
-    " (SELECT 1 FROM godwit_outcome AS y JOIN godwit_op AS n ON n.id = y.resolution_op WHERE y.lsn "
+    " (SELECT 1 FROM godwit_outcome AS y JOIN godwit_op AS n ON " RESOLVER " WHERE y.lsn "
     "="
     " x.lsn) AND NOT EXISTS (SELECT 1 FROM godwit_identity AS i WHERE i.scope = o.scope AND"
     " i.device_id = o.device_id AND i.acked_seq = o.sequence_number) AND NOT EXISTS (SELECT 1 FROM"

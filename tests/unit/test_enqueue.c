@@ -64,7 +64,7 @@ static void a_named_change_keeps_its_id_when_sealed(void **state) {
                                  "SELECT client_key, payload FROM godwit_op WHERE client_key IS NOT"
                                  " NULL"),
                         "mine|{\"x\":2}");
-    assert_string_equal(first, app_text(&a, "SELECT id FROM godwit_op WHERE client_key = 'mine'"));
+    assert_string_equal(first, app_text(&a, "SELECT id FROM sync_queue WHERE client_key = 'mine'"));
     app_deinit(&a);
 }
 

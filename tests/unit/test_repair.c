@@ -87,7 +87,10 @@ static void a_transaction_comes_back_as_one(void **state) {
     assert_string_equal(device_text(f.a, "SELECT group_concat(resolution) FROM godwit_outcome"),
                         "retried,edited,retried");
     char sql[200];
-    (void)snprintf(sql, sizeof sql, "SELECT supersedes FROM godwit_op WHERE id = '%s'", new_id);
+    (void)snprintf(sql, sizeof sql,
+                   "SELECT supersedes FROM godwit_op WHERE lsn = (SELECT lsn FROM sync_queue"
+                   " WHERE id = '%s')",
+                   new_id);
     assert_string_equal(device_text(f.a, sql), id);
     device_sync(f.a);
     device_sync(f.b);

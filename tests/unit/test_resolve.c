@@ -103,7 +103,9 @@ static void mine(void **state) {
     assert_everywhere(&f, "from b", "resolved");
     char sql[160];
     (void)snprintf(sql, sizeof sql,
-                   "SELECT payload || base || resolves || state FROM godwit_op WHERE id = '%s'",
+                   "SELECT payload || base || resolves || state FROM godwit_op WHERE lsn = (SELECT "
+                   "lsn FROM sync_queue"
+                   " WHERE id = '%s')",
                    id);
     assert_string_equal(device_text(f.c, sql),
                         "{\"title\":\"from b\"}{\"title\":\"from a\"}c-3-0retired");
@@ -127,7 +129,10 @@ static void theirs(void **state) {
     sync_all(&f);
     assert_everywhere(&f, "from a", "resolved");
     char sql[160];
-    (void)snprintf(sql, sizeof sql, "SELECT payload || base FROM godwit_op WHERE id = '%s'", id);
+    (void)snprintf(sql, sizeof sql,
+                   "SELECT payload || base FROM godwit_op WHERE lsn = (SELECT lsn FROM sync_queue"
+                   " WHERE id = '%s')",
+                   id);
     assert_string_equal(device_text(f.b, sql), "{\"title\":\"from a\"}{\"title\":\"from a\"}");
     world_deinit(&f.w);
 }
@@ -142,7 +147,10 @@ static void values_of_ones_own(void **state) {
     assert_everywhere(&f, "from a", "resolved");
     assert_int_equal(device_int(f.c, "SELECT n FROM pins"), 7);
     char sql[160];
-    (void)snprintf(sql, sizeof sql, "SELECT payload || base FROM godwit_op WHERE id = '%s'", id);
+    (void)snprintf(sql, sizeof sql,
+                   "SELECT payload || base FROM godwit_op WHERE lsn = (SELECT lsn FROM sync_queue"
+                   " WHERE id = '%s')",
+                   id);
     assert_string_equal(device_text(f.a, sql), "{\"title\":\"from a\",\"n\":7,\"slug\":null}"
                                                "{\"title\":\"from a\",\"n\":2,\"slug\":null}");
     world_deinit(&f.w);
