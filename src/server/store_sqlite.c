@@ -11,6 +11,10 @@
 #include <sys/stat.h>
 
 #define BUSY_MS 5000
+/* Memory for the short-lived parts of statements, without malloc and its lock: records of a usual
+ * row fit. Half a megabyte, once. */
+#define LOOKASIDE_BYTES 1024
+#define LOOKASIDE_SLOTS 512
 
 /* server.sql with SQLite's types. Times are milliseconds since 1970 UTC. What differs, and why:
  *  - godwit_name: scopes, devices, lineages and users are numbers in the four tables that every
@@ -117,8 +121,8 @@ const store_verbs store_sqlite_verbs = {
 };
 
 /* A predecessor that was killed between writing a commit and syncing it left the commit in the log,
- * where it is found again; until the next sync a power cut could still take it, after it was read and
- * sent to devices. Any commit syncs the whole log. */
+ * where it is found again; until the next sync a power cut could still take it, after it was read
+ * and sent to devices. Any commit syncs the whole log. */
 static godwit_status make_durable(db *d) {
     godwit_status status = db_begin(d);
     if (status == GODWIT_OK) {
@@ -153,6 +157,10 @@ godwit_status store_sqlite_open(const char *data_dir, store **out, char *message
     bytes_init(&st->text, NULL, 0);
     status = db_open(&st->d, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
                      BUSY_MS);
+    if (status == GODWIT_OK) {
+        (void)sqlite3_db_config(st->d.handle, SQLITE_DBCONFIG_LOOKASIDE, NULL, LOOKASIDE_BYTES,
+                                LOOKASIDE_SLOTS);
+    }
     if (status == GODWIT_OK) {
         status = db_exec(&st->d, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
                                  "PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF;"
