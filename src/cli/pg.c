@@ -13,9 +13,9 @@ static const char help[] =
     "  install   Godwit's own tables, in schema godwit ('serve --db' makes them by itself where "
     "it\n"
     "            may); running it again changes nothing\n"
-    "  track     sync these tables from now on; they need a primary key, and their columns stay "
-    "as\n"
-    "            they are\n"
+    "  track     sync these tables: the rows that are there, and what anybody writes from now on, "
+    "in\n"
+    "            any way. They need a primary key; their columns stay as they are\n"
     "  untrack   stop syncing them; table and rows stay\n"
     "A running server takes up such changes when it is started again.\n\n"
     "  status    which tables the database syncs, and what stands in the way (needs --db)\n\n"
@@ -24,14 +24,17 @@ static const char help[] =
     "URL,\n"
     "                      PGPASSWORD or ~/.pgpass. With it, track looks at the tables first\n"
     "  --schema NAME       the schema the tables are in (public)\n"
+    "  --scope NAME        rows that others write belong to this scope\n"
+    "  --scope-column COL  .. or to the scope that this column names\n"
     "  --json              status as JSON\n\n"
     "Examples:\n"
     "  godwit pg install > 001_godwit.sql && psql app -f 001_godwit.sql\n"
-    "  godwit pg track pins forms | psql app\n"
+    "  godwit pg track pins forms --scope-column team | psql app\n"
+    "  godwit pg untrack forms | psql app\n"
     "  godwit pg status --db postgres://localhost/app\n";
 
 typedef struct {
-    const char *db, *schema;
+    const char *db, *schema, *scope, *scope_column;
     bool json;
 } flags;
 
@@ -40,7 +43,8 @@ static int no_database(void) {
 }
 
 static int status(const flags *f) {
-    static const char *const names[] = {"table", "schema", "key", "columns", "problem"};
+    static const char *const names[] = {"table", "schema", "key",     "columns",
+                                        "scope", "noted",  "waiting", "problem"};
     const cli_rows_options options = {.json = f->json, .empty = "no table is tracked"};
     char message[512];
     bytes text;
@@ -74,14 +78,17 @@ static int tables(const flags *f, bool track, char **names, int count) {
     bytes_init(&sql, NULL, 0);
     bytes_text(&sql, "BEGIN;\n");
     for (int i = 0; i < count && code == CLI_OK; i++) {
-        slice schema = slice_of(f->schema ? f->schema : "public");
-        if (track && f->db &&
-            migration_check(f->db, schema, slice_of(names[i]), message) != GODWIT_OK) {
+        const migration_table table = {.schema_name = slice_of(f->schema ? f->schema : "public"),
+                                       .table = slice_of(names[i]),
+                                       .scope = slice_of(f->scope ? f->scope : ""),
+                                       .scope_column =
+                                           slice_of(f->scope_column ? f->scope_column : "")};
+        if (track && f->db && migration_check(f->db, &table, message) != GODWIT_OK) {
             code = cli_fail("%s", message);
         } else if (track) {
-            migration_track(&sql, schema, slice_of(names[i]));
+            migration_track(&sql, &table);
         } else {
-            migration_untrack(&sql, slice_of(names[i]));
+            migration_untrack(&sql, table.schema_name, table.table);
         }
     }
     bytes_text(&sql, "COMMIT;");
@@ -93,8 +100,8 @@ static int tables(const flags *f, bool track, char **names, int count) {
 int cli_pg(int argc, char **argv) {
     flags f = {0};
     const cli_option options[] = {
-        {.name = "--db", .text = &f.db},
-        {.name = "--schema", .text = &f.schema},
+        {.name = "--db", .text = &f.db},       {.name = "--schema", .text = &f.schema},
+        {.name = "--scope", .text = &f.scope}, {.name = "--scope-column", .text = &f.scope_column},
         {.name = "--json", .flag = &f.json},
     };
     static const char *const actions[] = {"install", "track", "untrack", "status"};
@@ -105,6 +112,9 @@ int cli_pg(int argc, char **argv) {
         return code;
     }
     f.db = f.db ? f.db : getenv("GODWIT_DB");
+    if (f.scope && f.scope_column) {
+        return cli_usage_error("pg", "--scope and --scope-column exclude each other");
+    }
     const char *action = argv[1];
     bytes sql;
     if (strcmp(action, "install") == 0) {

@@ -195,6 +195,19 @@ godwit_status decide_group(decide_context *c, decide_device *device, const push_
                            bool dep_failed, const decide_refusal *forced,
                            decide_commit *out) MUST_USE;
 
+/* What somebody else did to a row of the database, without asking. */
+typedef struct {
+    decide_row *row;     /* loaded */
+    bool is_delete;      /* values: the row before it, else after it */
+    bool whole;          /* which columns changed is not known: take them all */
+    const bool *columns; /* [column_count] */
+    const value *values; /* [column_count] */
+} decide_fact;
+/* Takes facts over as one commit, in their order; a row may come twice. Nothing is refused. A commit
+ * without changes is none: c->head stays. at_ms: when they were made. NOMEM. */
+godwit_status decide_facts(decide_context *c, const decide_fact *facts, size_t count, int64_t at_ms,
+                           decide_commit *out) MUST_USE;
+
 /* The table a foreign key refers to; NULL when it is not synced. */
 const schema_table *decide_parent_table(const decide_context *c, const schema_fk *fk);
 /* entityId of the parent that a foreign key's values name. `values`: [fk->count]. ptr NULL: they

@@ -7,6 +7,7 @@
  *   decide_custom.c  conflicts that a rule outside decides
  *   decide_record.c  conflict records
  *   decide_unit.c    deletes that stand or fall together
+ *   decide_facts.c   what others wrote to the database without asking
  *   decide_family.c  rows that come back with those they refer to
  *   decide_rows.c    working rows: look-up, undo, net change
  */

@@ -19,6 +19,7 @@
 #define JANITOR_REST_BUSY 4
 #define JANITOR_REST_IDLE 1
 #define WATCH_EVERY_US    2000000 /* the disk, and what devices report */
+#define OUTSIDE_EVERY_US  250000  /* what others have written */
 #define BATCH_BYTES_MAX   (64u << 20)
 #define GZIP_MIN_BYTES    1024 /* below, the frame costs more than it saves */
 
@@ -399,9 +400,11 @@ static void *writer_main(void *context) {
     bool busy = false; /* something was written since the janitor's last turn */
     int64_t turn_us = mono_us() + p->options.janitor_every_ms * 1000;
     int64_t watch_us = 0;
+    int64_t outside_us = service_has_outbox(p->options.service) ? 0 : INT64_MAX;
     pthread_mutex_lock(&p->lock);
     for (;;) {
-        wait_for_writes(p, turn_us < watch_us ? turn_us : watch_us);
+        int64_t next_us = turn_us < watch_us ? turn_us : watch_us;
+        wait_for_writes(p, next_us < outside_us ? next_us : outside_us);
         if (p->writes.count == 0 && p->writer_stopping) {
             break;
         }
@@ -410,6 +413,11 @@ static void *writer_main(void *context) {
         if (count > 0) {
             busy = true;
             write_batch(p, batch, count);
+        }
+        if (mono_us() >= outside_us) {
+            bool more =
+                service_external(p->options.service, p->options.on_commit, p->options.context);
+            outside_us = mono_us() + (more ? 0 : OUTSIDE_EVERY_US);
         }
         if (mono_us() >= watch_us) {
             service_watch(p->options.service);

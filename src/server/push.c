@@ -11,6 +11,14 @@
  * transaction each is then tried alone, so that one can't take the others down. */
 #include "server/push.h"
 
+#include <stdlib.h>
+#include <time.h>
+
+/* What somebody else is writing, or has written and was not taken over yet, is waited for: half a
+ * second in all, then the device comes again. */
+#define BUSY_TRIES    7
+#define BUSY_FIRST_MS 4
+
 #define COMBINE_OPS_MAX                                                                            \
     (2 * PUSH_OPS_MAX) /* operations in one transaction: bounds memory and its length */
 
@@ -371,13 +379,48 @@ static const job_state *state_of(const service_job *job) {
 
 typedef struct {
     slice scope;
-    int64_t head;
-} moved_scope;
+    store_scope state; /* when the batch began */
+    int64_t head;      /* 0 = as it was */
+} batch_scope;
+
+static int by_name(const void *a, const void *b) {
+    const batch_scope *x = a;
+    const batch_scope *y = b;
+    return slice_compare(x->scope, y->scope);
+}
+
+/* All scopes of the jobs, locked: in the order of their names, and before anything else is, so that
+ * servers wait for each other only there and never in a circle. */
+static godwit_status lock_scopes(service *s, service_job **jobs, size_t count, batch_scope **out,
+                                 size_t *scopes) {
+    batch_scope *list = ARENA_ARRAY(&s->batch, batch_scope, count);
+    *out = list;
+    *scopes = 0;
+    for (size_t i = 0; list && i < count; i++) {
+        slice scope = state_of(jobs[i])->scope;
+        bool known = false;
+        for (size_t k = 0; k < *scopes && !known; k++) {
+            known = slice_equal(list[k].scope, scope);
+        }
+        if (!known) {
+            list[(*scopes)++].scope = scope;
+        }
+    }
+    godwit_status status = list ? GODWIT_OK : GODWIT_NOMEM;
+    if (list) {
+        qsort(list, *scopes, sizeof *list, by_name);
+    }
+    for (size_t k = 0; status == GODWIT_OK && k < *scopes; k++) {
+        status = store_scope_load(s->store, list[k].scope, &list[k].state);
+    }
+    return status;
+}
 
 /* All jobs of one scope among `jobs`; those answered leave the set. */
-static godwit_status run_scope(service *s, service_job **jobs, size_t count, slice scope,
-                               moved_scope *moved) {
-    scope_run run = {.s = s, .st = s->store, .a = &s->batch, .reg = service_registry(s)};
+static godwit_status run_scope(service *s, service_job **jobs, size_t count, batch_scope *of) {
+    slice scope = of->scope;
+    scope_run run = {
+        .s = s, .st = s->store, .a = &s->batch, .reg = service_registry(s), .scope = of->state};
     size_t ops = 0;
     for (size_t i = 0; i < count; i++) {
         if (slice_equal(state_of(jobs[i])->scope, scope)) {
@@ -385,7 +428,6 @@ static godwit_status run_scope(service *s, service_job **jobs, size_t count, sli
         }
     }
     run.now_ms = service_now(s);
-    godwit_status status = store_scope_load(s->store, scope, &run.scope);
     run.c = (decide_context){.a = run.a,
                              .schema = &run.reg->schema,
                              .scope = scope,
@@ -394,9 +436,7 @@ static godwit_status run_scope(service *s, service_job **jobs, size_t count, sli
                              .horizon = run.scope.horizon,
                              .now_ms = run.now_ms,
                              .hash_seed = (uint64_t)run.now_ms ^ (uint64_t)(uintptr_t)s};
-    if (status == GODWIT_OK) {
-        status = decide_init(&run.c, ops);
-    }
+    godwit_status status = decide_init(&run.c, ops);
     for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
         if (slice_equal(state_of(jobs[i])->scope, scope)) {
             status = run_push(&run, jobs[i]);
@@ -405,7 +445,7 @@ static godwit_status run_scope(service *s, service_job **jobs, size_t count, sli
     if (status == GODWIT_OK) {
         status = store_scope_save(s->store, scope, &run.scope, run.c.head);
     }
-    *moved = (moved_scope){scope, run.c.head > run.scope.head ? run.c.head : 0};
+    of->head = run.c.head > run.scope.head ? run.c.head : 0;
     return status;
 }
 
@@ -421,21 +461,16 @@ static godwit_status run_batch(service *s, service_job **jobs, size_t count,
                                service_commit_fn on_commit, void *context) {
     arena_reset(&s->batch);
     stats_tally_reset(&s->stats);
-    moved_scope *moved = ARENA_ARRAY(&s->batch, moved_scope, count);
+    batch_scope *moved = NULL;
     size_t scopes = 0;
     int64_t at_us = service_mono_us();
-    godwit_status status = moved ? store_begin(s->store) : GODWIT_NOMEM;
+    godwit_status status = store_begin(s->store);
     at_us = took(s, STEP_BEGIN, at_us);
-    for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
-        slice scope = state_of(jobs[i])->scope;
-        bool done = false;
-        for (size_t k = 0; k < scopes && !done; k++) {
-            done = slice_equal(moved[k].scope, scope);
-        }
-        if (!done) {
-            status = run_scope(s, jobs, count, scope, &moved[scopes]);
-            scopes++;
-        }
+    if (status == GODWIT_OK) {
+        status = lock_scopes(s, jobs, count, &moved, &scopes);
+    }
+    for (size_t k = 0; status == GODWIT_OK && k < scopes; k++) {
+        status = run_scope(s, jobs, count, &moved[k]);
     }
     at_us = took(s, STEP_DECIDE, at_us);
     if (status == GODWIT_OK) {
@@ -447,7 +482,7 @@ static godwit_status run_batch(service *s, service_job **jobs, size_t count,
     }
     if (status != GODWIT_OK) {
         store_rollback(s->store);
-        atomic_fetch_add(&s->stats.failures, status != GODWIT_CANCELLED);
+        atomic_fetch_add(&s->stats.failures, status != GODWIT_CANCELLED && status != GODWIT_BUSY);
         return status;
     }
     stats_tally_count(&s->stats);
@@ -469,6 +504,29 @@ static void forget_answer(service_job *job) {
     job->retry_after_s = -1;
 }
 
+/* The same, as often as somebody else is in the way. */
+static godwit_status run_patiently(service *s, service_job **jobs, size_t count,
+                                   service_commit_fn on_commit, void *context) {
+    godwit_status status = run_batch(s, jobs, count, on_commit, context);
+    for (int i = 0; status == GODWIT_BUSY && i < BUSY_TRIES; i++) {
+        int64_t most_ms = (int64_t)BUSY_FIRST_MS << i;
+        int64_t pause_us = most_ms * 500 + service_mono_us() % (most_ms * 500); /* jitter */
+        const struct timespec pause = {0, (long)pause_us * 1000};
+        bool more = true;
+        if (i > 0) {
+            (void)nanosleep(&pause, NULL);
+        }
+        while (more) { /* what it met may be among it */
+            more = service_external(s, on_commit, context);
+        }
+        for (size_t k = 0; k < count; k++) {
+            forget_answer(jobs[k]);
+        }
+        status = run_batch(s, jobs, count, on_commit, context);
+    }
+    return status;
+}
+
 /* Those that want a hook leave the batch; the others start again. */
 static size_t set_aside(service_job **jobs, size_t count) {
     size_t left = 0;
@@ -486,7 +544,8 @@ static void run_or_fail(service *s, service_job **jobs, size_t count, service_co
     godwit_status status;
     size_t tried;
     do {
-        status = run_batch(s, jobs, count, on_commit, context);
+        status = count == 1 ? run_patiently(s, jobs, count, on_commit, context)
+                            : run_batch(s, jobs, count, on_commit, context);
         if (status == GODWIT_OK) {
             return;
         }
@@ -494,7 +553,8 @@ static void run_or_fail(service *s, service_job **jobs, size_t count, service_co
         count = set_aside(jobs, count);
     } while (count > 0 && count < tried);
     for (size_t i = 0; i < count; i++) {
-        godwit_status alone = count > 1 ? run_batch(s, &jobs[i], 1, on_commit, context) : status;
+        godwit_status alone =
+            count > 1 ? run_patiently(s, &jobs[i], 1, on_commit, context) : status;
         if (alone == GODWIT_EXISTS) {
             service_problem(jobs[i], 400, "invalid-request",
                             "two operations of an atomic request have the same idempotencyKey",

@@ -164,6 +164,12 @@ godwit_status service_open(const service_options *options, service **out, char *
         status = open_grants(s, options, message);
     }
     if (status == GODWIT_OK) {
+        bool any = false;
+        s->has_outbox = store_outbox_any(s->store, &any) != GODWIT_UNSUPPORTED;
+        status = store_outbox_again(s->store);
+        snprintf(message, 512, "%s", status == GODWIT_OK ? "" : store_message(s->store));
+    }
+    if (status == GODWIT_OK) {
         atomic_store(&s->unready, (int)store_probe(s->store, false));
     }
     if (status != GODWIT_OK) {
@@ -172,6 +178,10 @@ godwit_status service_open(const service_options *options, service **out, char *
     }
     *out = s;
     return GODWIT_OK;
+}
+
+bool service_has_outbox(const service *s) {
+    return s->has_outbox;
 }
 
 void service_close(service *s) {

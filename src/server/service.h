@@ -124,6 +124,11 @@ void service_ask(service *s, service_asker *k, service_job *job);
 godwit_status service_reader_open(service *s, service_reader **out) MUST_USE;
 void service_reader_close(service_reader *r);
 void service_read(service *s, service_reader *r, service_job *job);
+/* Takes over what others have written to the tables, on the writer's thread, in one short transaction.
+ * true: there is more. Costs a look at an empty table where the store is one that others write to;
+ * service_has_outbox says so. on_commit as in service_write. */
+bool service_external(service *s, service_commit_fn on_commit, void *context);
+bool service_has_outbox(const service *s);
 /* Looks after readiness and the devices' queues, on the writer's thread, every few seconds; short. */
 void service_watch(service *s);
 /* Counters in Prometheus' text format. Any thread. */

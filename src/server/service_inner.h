@@ -16,6 +16,7 @@
  *   upcast.c        operations of older schemas
  *   fleet.c         readiness, devices' queues
  *   seen.c          devices that only read
+ *   external.c      writes from elsewhere
  *   janitor.c       retention */
 #ifndef SERVER_SERVICE_INNER_H
 #define SERVER_SERVICE_INNER_H
@@ -41,6 +42,7 @@ struct service {
     store *store;
     registry_config *config;
     bool dev;
+    bool has_outbox; /* the store notes what others write */
     _Atomic(registry *) current; /* replaced by the writer thread, read by all */
     int64_t (*now_ms)(void *context);
     void *context;

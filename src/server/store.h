@@ -35,8 +35,8 @@ typedef struct store_tables store_tables;
 
 /* ---- life ---- */
 
-/* Opens or creates the store: a folder (SQLite), or postgres://.. (PostgreSQL). message: at least 512
- * bytes, receives the reason. */
+/* Opens or creates the store: a folder (SQLite), or postgres://.. (PostgreSQL). message: at least
+ * 512 bytes, receives the reason. */
 godwit_status store_open(const char *where, store **out, char *message) MUST_USE;
 void store_close(store *st);
 /* Text about the last failure, without values. */
@@ -61,8 +61,8 @@ godwit_status store_tables_build(store *st, arena *a, const schema *all,
 /* The writing side works with these tables from now on. They must outlive the store. */
 godwit_status store_use(store *st, const store_tables *tables) MUST_USE;
 
-/* The store's own id, 32 hex digits, made the first time it is asked for; a copy has the same. Outside
- * a transaction. */
+/* The store's own id, 32 hex digits, made the first time it is asked for; a copy has the same.
+ * Outside a transaction. */
 godwit_status store_id(store *st, char out[33]) MUST_USE;
 
 /* ---- transactions of the writing side ---- */
@@ -104,10 +104,15 @@ godwit_status store_outcome(store *st, slice scope, slice device_id, int64_t seq
 /* Salts of the commits named by `seqs` (sorted, distinct) that exist; *found of them in out. */
 godwit_status store_salts_load(store *st, slice scope, const int64_t *seqs, size_t count,
                                decide_salt *out, size_t *found) MUST_USE;
-/* (Re)loads working rows. exact: also look for keys taken by another scope, which the fast way
- * finds only as a constraint that fails at saving. */
+/* (Re)loads working rows. BUSY: somebody else is writing one of them, or has and it was not taken
+ * over yet (store_outbox_take); go back, and try again. exact: also look for keys taken by another
+ * scope, which the fast way finds only as a constraint that fails at saving. */
 godwit_status store_rows_load(store *st, decide_context *c, decide_row *const *rows, size_t count,
                               bool exact) MUST_USE;
+
+/* Of rows that others may have changed since: what is known of them, without their values. */
+godwit_status store_rows_known(store *st, decide_context *c, decide_row *const *rows,
+                               size_t count) MUST_USE;
 
 /* Whether the scope has a conflict record of this id about this row (table: its own name). */
 godwit_status store_conflict_known(store *st, slice scope, slice id, slice table, slice entity_id,
@@ -127,6 +132,7 @@ godwit_status store_deleted_load(store *st, arena *a, slice scope, int64_t seq, 
 typedef struct {
     slice scope, device_id, user_id; /* device_id may be empty: a caller without one */
     bool stream;                     /* ledger rows are written */
+    bool elsewhere;                  /* the tables hold it already: decide_facts */
     int64_t now_ms;
 } store_author;
 /* Writes one decided group: typed rows, metadata, feed, ledger, conflicts; a record that an
@@ -145,8 +151,8 @@ godwit_status store_group_save(store *st, decide_context *c, const store_author 
  * Called before a group is decided: the rows of its operations become what the database holds. */
 godwit_status store_rows_settle(store *st, const decide_context *c, const wire_op *ops,
                                 size_t count, decide_refusal *refusal) MUST_USE;
-/* Writes what is kept; called before a savepoint is released. Both: CONSTRAINT as above, on behalf of
- * some group saved since the savepoint. */
+/* Writes what is kept; called before a savepoint is released. Both: CONSTRAINT as above, on behalf
+ * of some group saved since the savepoint. */
 godwit_status store_flush(store *st, decide_refusal *refusal) MUST_USE;
 /* pulled_seq: the position the device has reported, -1 = none. skips what did not change. */
 godwit_status store_device_save(store *st, slice scope, const decide_device *device,
@@ -159,6 +165,31 @@ godwit_status store_scope_save(store *st, slice scope, const store_scope *state,
                                int64_t head) MUST_USE;
 godwit_status store_device_insert(store *st, slice scope, const decide_device *device, slice label,
                                   int64_t now_ms) MUST_USE;
+
+/* ---- writes from elsewhere, which a store may note (PostgreSQL: semantics 6) ---- */
+
+/* One row that somebody else wrote. */
+typedef struct {
+    int64_t id;
+    slice transaction, actor;
+    int64_t at_ms;
+    const schema_table *table;
+    slice entity_id;
+    bool is_delete, whole; /* as in decide_fact */
+    bool *columns;         /* [column_count] */
+    value *values;         /* [column_count] */
+    slice scope;           /* where the row is known; empty = nowhere. The caller corrects it. */
+} store_fact;
+/* Is there something? Outside a transaction. UNSUPPORTED: this store notes nothing. */
+godwit_status store_outbox_any(store *st, bool *any) MUST_USE;
+/* The oldest, at most `max`: whole transactions in the order of their commits, unless one has more.
+ * None where another server is at it; none of tables that are not tracked. */
+godwit_status store_outbox_take(store *st, arena *a, size_t max, store_fact **out,
+                                size_t *count) MUST_USE;
+/* They have been dealt with; those without a scope are kept aside until the next start. */
+godwit_status store_outbox_done(store *st, const store_fact *facts, size_t count) MUST_USE;
+/* What was kept aside has another chance. Outside a transaction. */
+godwit_status store_outbox_again(store *st) MUST_USE;
 
 /* ---- devices, for operators ---- */
 
@@ -192,17 +223,17 @@ godwit_status store_idem_add(store *st, slice scope, slice key,
 
 /* ---- watching over it ---- */
 
-/* Whether a write would succeed, as far as a cheap look tells (free space); write: find out by writing.
- * FULL, IO, ..: it would not. Outside a transaction. */
+/* Whether a write would succeed, as far as a cheap look tells (free space); write: find out by
+ * writing. FULL, IO, ..: it would not. Outside a transaction. */
 godwit_status store_probe(store *st, bool write) MUST_USE;
 /* What devices told of themselves with their last push. */
 typedef struct {
     slice scope, device_id;
-    slice report;         /* JSON object or empty */
+    slice report; /* JSON object or empty */
     int64_t last_seen_ms;
 } store_device_report;
-/* Up to `max` devices that are not revoked, in the order of (scope, device), after the given one (empty
- * = from the beginning). */
+/* Up to `max` devices that are not revoked, in the order of (scope, device), after the given one
+ * (empty = from the beginning). */
 godwit_status store_device_reports(store *st, arena *a, slice after_scope, slice after_device,
                                    store_device_report *out, size_t max, size_t *count) MUST_USE;
 

@@ -47,27 +47,26 @@ static godwit_status schema_version(pg_link *l, int64_t *out) {
     return status;
 }
 
-/* Makes the schema where there is none. */
+/* Makes the schema where there is none, and brings an older one up to date. Servers that start at
+ * the same time may get in each other's way: then one of them looks again. */
 static godwit_status prepare_schema(pg_link *l, char *message) {
     int64_t version = 0;
     godwit_status status = schema_version(l, &version);
-    if (status == GODWIT_OK && version == 0) {
+    for (int tries = 0; status == GODWIT_OK && version < PG_DDL_VERSION; tries++) {
         status = run_script(l, pg_ddl);
-        if (status != GODWIT_OK) {
-            snprintf(
-                message, 512,
-                "schema godwit can't be made: %.200s; run the output of 'godwit pg install' as a"
-                " role that may",
-                l->message);
+        if (status != GODWIT_OK && tries == 1) {
+            snprintf(message, 512,
+                     "schema godwit can't be %s: %.200s; run the output of 'godwit pg install' as a"
+                     " role that may",
+                     version ? "brought up to date" : "made", l->message);
             return status;
         }
-        version = PG_DDL_VERSION;
+        status = schema_version(l, &version);
     }
-    if (status == GODWIT_OK && version != PG_DDL_VERSION) {
-        snprintf(message, 512, "schema godwit has version %lld, this server knows version %d: %s",
-                 (long long)version, PG_DDL_VERSION,
-                 version > PG_DDL_VERSION ? "use a newer server"
-                                          : "run the output of 'godwit pg install'");
+    if (status == GODWIT_OK && version > PG_DDL_VERSION) {
+        snprintf(message, 512,
+                 "schema godwit has version %lld, this server knows version %d: use a newer server",
+                 (long long)version, PG_DDL_VERSION);
         return GODWIT_INVALID;
     }
     if (status != GODWIT_OK) {
@@ -253,19 +252,28 @@ godwit_status pg_scope_read(pg_link *l, slice scope, store_scope *out) {
     return status;
 }
 
+/* Other servers may hold a scope for a while; others' rows are not worth waiting for: a transaction
+ * that waits for this one would then stand still, and the database might end it, not us. */
+#define SOON "SELECT set_config('lock_timeout', '200ms', true)"
+
 /* Makes the row if it is not there: a lock needs something to hold. */
 godwit_status pg_scope_load(store *st, slice scope, store_scope *out) {
     pg_link *l = &st->link;
     PGresult *r = NULL;
-    pg_text(l, scope);
     *out = (store_scope){0};
-    godwit_status status = pg_query(l,
-                                    "INSERT INTO godwit.scope AS s (scope) VALUES ($1)"
-                                    " ON CONFLICT (scope) DO UPDATE SET head = s.head"
-                                    " RETURNING head, horizon, ledger_floor",
-                                    &r);
+    godwit_status status = pg_send(l, "SELECT set_config('lock_timeout', '10s', true)");
+    size_t at = l->sent;
+    pg_text(l, scope);
     if (status == GODWIT_OK) {
-        read_scope(r, out);
+        status = pg_send(l, "INSERT INTO godwit.scope AS s (scope) VALUES ($1)"
+                            " ON CONFLICT (scope) DO UPDATE SET head = s.head"
+                            " RETURNING head, horizon, ledger_floor");
+    }
+    if (status == GODWIT_OK) {
+        status = pg_query(l, SOON, &r);
+    }
+    if (status == GODWIT_OK) {
+        read_scope(pg_result(l, at), out);
     }
     return status;
 }

@@ -2,7 +2,7 @@
  *
  *   store_postgres.c           life, transactions, scope, device, idempotency keys
  *   store_postgres_link.c      one connection: pipelined statements, their results, what went wrong
- *   store_postgres_ddl.c       Godwit's own tables (schema godwit) and their version
+ *   store_postgres.sql         Godwit's own tables (schema godwit) and their version
  *   store_postgres_schema.c    tracked tables read from the catalog; adoption
  *   store_postgres_tables.c    SQL of each tracked table
  *   store_postgres_value.c     values to the database's text and back
@@ -13,6 +13,7 @@
  *   store_postgres_conflict.c  the conflict ledger
  *   store_postgres_retain.c    deleting what is no longer kept
  *   store_postgres_device.c    devices as operators see them
+ *   store_postgres_outbox.c    what others have written to the tracked tables
  *   store_postgres_watch.c     can it be written to, what devices report
  *   store_postgres_grants.c    scopes by the operator's query
  *   store_postgres_read.c      feed, ledger, live rows, conflicts, history */
@@ -179,6 +180,7 @@ typedef struct {
     pg_column *columns;
     bool triggers; /* others than Godwit's: they may change what is written */
     bool after_triggers;
+    bool watched;            /* Godwit's triggers note what others write */
     bool unique;             /* some column is */
     bool identity;           /* some key column is GENERATED ALWAYS AS IDENTITY */
     slice sql_name;          /* "public"."pins" */
@@ -186,6 +188,7 @@ typedef struct {
     const char *key_list;    /* unnest($1::text[]) WITH ORDINALITY k(k0, n) */
     const char *key_join;    /* t."id" = k.k0::uuid AND .. */
     const char *load_sql;    /* k.n and the columns of the rows with these keys */
+    const char *lock_sql;    /* the same, and nobody else may write them */
     const char *delete_sql;
     pg_fk *parents;
     size_t parent_count;
@@ -299,6 +302,8 @@ size_t pg_op_of(const store *st, const pg_change *p);
 void pg_drop_pending(store *st);
 /* Room for one more item. */
 bool pg_grow(void **items, size_t *cap, size_t count, size_t size);
+/* The vector clocks of rows that others wrote, where a column keeps them. */
+godwit_status pg_clocks_write(store *st) MUST_USE;
 /* Conflict records of the pending groups. */
 godwit_status pg_conflicts_save(store *st) MUST_USE;
 void pg_conflict_read(const PGresult *r, int row, arena *a, store_conflict_row *out);
@@ -319,9 +324,9 @@ godwit_status pg_scope_read(pg_link *l, slice scope, store_scope *out) MUST_USE;
 godwit_status pg_device_read(pg_link *l, arena *a, slice scope, slice device_id,
                              decide_device *out) MUST_USE;
 
-/* ---- Godwit's own schema (store_postgres_ddl.c) ---- */
+/* ---- Godwit's own schema (store_postgres.sql, embedded by tools/embed) ---- */
 
-extern const char pg_ddl[]; /* makes schema godwit; idempotent */
-#define PG_DDL_VERSION 1
+extern const char pg_ddl[]; /* makes schema godwit, or brings an older one up to date */
+#define PG_DDL_VERSION 2
 
 #endif

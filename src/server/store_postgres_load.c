@@ -220,42 +220,71 @@ static void clear_row(decide_row *row) {
     row->unsettled = false;
 }
 
-/* The rows of one table among those asked for: two statements. */
+/* The rows of one table among those asked for: up to three statements, beginning with this one. */
 typedef struct {
     const pg_table *info;
     decide_row **rows;
     size_t count;
+    size_t statement;
 } table_rows;
 
-static godwit_status ask(store *st, decide_context *c, const table_rows *part) {
+static void send_ids(store *st, decide_context *c, const table_rows *part, slice *ids) {
     pg_link *l = &st->link;
-    slice *ids = ARENA_ARRAY(c->a, slice, part->count);
-    if (!ids) {
-        return GODWIT_NOMEM;
-    }
-    pg_text(l, c->scope);
-    pg_text(l, part->info->table->name);
     pg_array(l, PG_OID_TEXT, part->count);
     for (size_t i = 0; i < part->count; i++) {
         ids[i] = part->rows[i]->id;
         pg_item(l, pg_key_fits(c->a, part->info, ids[i]) ? (ids[i].ptr ? ids[i] : SLICE(""))
                                                          : (slice){0});
     }
-    godwit_status status = pg_send(l, ROWS_SQL);
+}
+
+static godwit_status ask_known(store *st, decide_context *c, table_rows *part, slice *ids) {
+    part->statement = st->link.sent;
+    pg_text(&st->link, c->scope);
+    pg_text(&st->link, part->info->table->name);
+    send_ids(st, c, part, ids);
+    return pg_send(&st->link, ROWS_SQL);
+}
+
+/* The rows are locked before it is asked whether something was noted about them: what comes later
+ * waits for the end of this transaction. */
+static godwit_status ask(store *st, decide_context *c, table_rows *part) {
+    pg_link *l = &st->link;
+    slice *ids = ARENA_ARRAY(c->a, slice, part->count);
+    if (!ids) {
+        return GODWIT_NOMEM;
+    }
+    godwit_status status = ask_known(st, c, part, ids);
     if (status == GODWIT_OK) {
         status = pg_key_arrays(l, c->a, part->info, ids, part->count);
     }
-    return status == GODWIT_OK ? pg_send(l, part->info->load_sql) : status;
+    if (status == GODWIT_OK) {
+        status = pg_send(l, part->info->watched ? part->info->lock_sql : part->info->load_sql);
+    }
+    if (status != GODWIT_OK || !part->info->watched) {
+        return status;
+    }
+    pg_text(l, part->info->table->name);
+    send_ids(st, c, part, ids);
+    return pg_send(l, "SELECT 1 FROM godwit.outbox WHERE tbl = $1 AND pk = ANY ($2) AND NOT waiting"
+                      " AND tx <> godwit.this_tx() LIMIT 1");
 }
 
-static godwit_status take(store *st, decide_context *c, const table_rows *part, size_t statement,
-                          bool exact) {
-    const PGresult *known = pg_result(&st->link, statement);
-    const PGresult *typed = pg_result(&st->link, statement + 1);
+static godwit_status take_known(store *st, decide_context *c, const table_rows *part) {
+    const PGresult *known = pg_result(&st->link, part->statement);
     godwit_status status = GODWIT_OK;
     for (int i = 0; status == GODWIT_OK && i < PQntuples(known); i++) {
         status = read_row(c, known, i, part->rows[pg_field_int(known, i, 0) - 1]);
     }
+    return status;
+}
+
+static godwit_status take(store *st, decide_context *c, const table_rows *part, bool exact) {
+    const PGresult *typed = pg_result(&st->link, part->statement + 1);
+    if (part->info->watched && PQntuples(pg_result(&st->link, part->statement + 2)) > 0) {
+        return GODWIT_BUSY; /* to be taken over first */
+    }
+    godwit_status status = take_known(st, c, part);
     for (int i = 0; status == GODWIT_OK && i < PQntuples(typed); i++) {
         decide_row *row = part->rows[pg_field_int(typed, i, 0) - 1];
         if (!row->row.exists) {
@@ -282,38 +311,61 @@ static int by_table(const void *x, const void *y) {
     return order ? order : slice_compare(a->id, b->id);
 }
 
-godwit_status pg_rows_load(store *st, decide_context *c, decide_row *const *rows, size_t count,
-                           bool exact) {
-    pg_link *l = &st->link;
+/* Rows by table, in the order of their keys: two servers lock them in the same order. NULL: NOMEM.
+ */
+static table_rows *parts_of(const store *st, decide_context *c, decide_row *const *rows,
+                            size_t count, size_t *part_count) {
     decide_row **sorted = ARENA_ARRAY(c->a, decide_row *, count);
     table_rows *parts = ARENA_ARRAY(c->a, table_rows, st->tables->schema->table_count);
-    size_t part_count = 0;
+    *part_count = 0;
     if (!sorted || !parts) {
-        return GODWIT_NOMEM;
+        return NULL;
     }
-    if (count == 0) {
-        return GODWIT_OK;
+    if (count > 0) {
+        memcpy(sorted, rows, count * sizeof *sorted);
+        qsort(sorted, count, sizeof *sorted, by_table);
     }
-    memcpy(sorted, rows, count * sizeof *sorted);
-    qsort(sorted, count, sizeof *sorted, by_table);
-    size_t first = l->sent;
-    godwit_status status = GODWIT_OK;
     for (size_t i = 0; i < count; i++) {
         clear_row(sorted[i]);
         if (i == 0 || sorted[i]->table != sorted[i - 1]->table) {
-            parts[part_count++] =
-                (table_rows){pg_table_of(st->tables, sorted[i]->table), &sorted[i], 0};
+            parts[(*part_count)++] =
+                (table_rows){.info = pg_table_of(st->tables, sorted[i]->table), .rows = &sorted[i]};
         }
-        parts[part_count - 1].count++;
+        parts[*part_count - 1].count++;
     }
+    return parts;
+}
+
+godwit_status pg_rows_load(store *st, decide_context *c, decide_row *const *rows, size_t count,
+                           bool exact) {
+    size_t part_count;
+    table_rows *parts = parts_of(st, c, rows, count, &part_count);
+    godwit_status status = parts ? GODWIT_OK : GODWIT_NOMEM;
     for (size_t i = 0; status == GODWIT_OK && i < part_count; i++) {
         status = ask(st, c, &parts[i]);
     }
-    if (status == GODWIT_OK) {
-        status = pg_sync(l);
+    if (status == GODWIT_OK && part_count > 0) {
+        status = pg_sync(&st->link);
     }
     for (size_t i = 0; status == GODWIT_OK && i < part_count; i++) {
-        status = take(st, c, &parts[i], first + 2 * i, exact);
+        status = take(st, c, &parts[i], exact);
+    }
+    return status;
+}
+
+godwit_status pg_rows_known(store *st, decide_context *c, decide_row *const *rows, size_t count) {
+    size_t part_count;
+    table_rows *parts = parts_of(st, c, rows, count, &part_count);
+    godwit_status status = parts ? GODWIT_OK : GODWIT_NOMEM;
+    for (size_t i = 0; status == GODWIT_OK && i < part_count; i++) {
+        slice *ids = ARENA_ARRAY(c->a, slice, parts[i].count);
+        status = ids ? ask_known(st, c, &parts[i], ids) : GODWIT_NOMEM;
+    }
+    if (status == GODWIT_OK && part_count > 0) {
+        status = pg_sync(&st->link);
+    }
+    for (size_t i = 0; status == GODWIT_OK && i < part_count; i++) {
+        status = take_known(st, c, &parts[i]);
     }
     return status;
 }

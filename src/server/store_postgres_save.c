@@ -178,11 +178,12 @@ static godwit_status keep_change(store *st, decide_change *change, decide_refusa
         return GODWIT_NOMEM;
     }
     memcpy(p.values, row->row.values, columns * sizeof *p.values);
-    p.kind = kind_of(change);
+    bool elsewhere = group->author.elsewhere;
+    p.kind = elsewhere ? PG_NOTHING : kind_of(change);
     if (p.kind != PG_NOTHING && p.kind != PG_DELETE) {
         choose_columns(info, &p);
     }
-    p.exact = is_exact(info, &p);
+    p.exact = elsewhere || is_exact(info, &p);
     p.wave = wave_of(st, info, &p);
     row->unwritten = p.wave + 1;
     row->unsettled = row->unsettled || !p.exact;
@@ -191,7 +192,7 @@ static godwit_status keep_change(store *st, decide_change *change, decide_refusa
     p.clock = plain ? (slice){0} : change->clock_json;
     p.clock_seq = plain ? row->row.created.seq : 0;
     st->changes[st->change_count++] = p;
-    return pg_refs_keep(st, &st->changes[st->change_count - 1]);
+    return elsewhere ? GODWIT_OK : pg_refs_keep(st, &st->changes[st->change_count - 1]);
 }
 
 /* Which change carries the row of a result; where none does, the row as this group leaves it. Later
@@ -493,6 +494,7 @@ static godwit_status send_commits(store *st) {
     pg_text(l, st->context->scope);
     COMMITS(PG_OID_INT8, pg_item_int(l, g->commit->commit_seq));
     COMMITS(PG_OID_INT8, pg_item_int(l, g->salt));
+    COMMITS(PG_OID_TEXT, pg_item(l, g->author.elsewhere ? SLICE("external") : SLICE("device")));
     COMMITS(PG_OID_TEXT, pg_item(l, or_null(g->author.device_id)));
     COMMITS(PG_OID_INT8, pg_item_int(l, g->commit->first_seq));
     COMMITS(PG_OID_INT8, pg_item_int(l, g->commit->last_seq));
@@ -500,13 +502,14 @@ static godwit_status send_commits(store *st) {
     COMMITS(PG_OID_TEXT, pg_item(l, or_null(g->author.user_id)));
     COMMITS(PG_OID_INT8, pg_item_int(l, g->commit->at_ms));
 #undef COMMITS
-    return pg_send(l, "INSERT INTO godwit.commit(scope, commit_seq, salt, origin, device_id,"
-                      " first_seq, last_seq, outcome, user_id, committed_at)"
-                      " SELECT $1, commit_seq, salt, 'device', device_id, first_seq, last_seq,"
-                      " outcome, user_id, to_timestamp(at::double precision / 1000)"
-                      " FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bigint[],"
-                      " $6::bigint[], $7::text[], $8::text[], $9::bigint[]) v(commit_seq, salt,"
-                      " device_id, first_seq, last_seq, outcome, user_id, at)");
+    return pg_send(
+        l, "INSERT INTO godwit.commit(scope, commit_seq, salt, origin, device_id,"
+           " first_seq, last_seq, outcome, user_id, committed_at)"
+           " SELECT $1, commit_seq, salt, origin, device_id, first_seq, last_seq,"
+           " outcome, user_id, to_timestamp(at::double precision / 1000)"
+           " FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[],"
+           " $6::bigint[], $7::bigint[], $8::text[], $9::text[], $10::bigint[])"
+           " v(commit_seq, salt, origin, device_id, first_seq, last_seq, outcome, user_id, at)");
 }
 
 /* ---- flush ---- */
@@ -547,6 +550,9 @@ godwit_status pg_flush(store *st, decide_refusal *refusal) {
     godwit_status status = pg_typed_write(st, refusal);
     if (status == GODWIT_OK) {
         status = write_texts(st);
+    }
+    if (status == GODWIT_OK) {
+        status = pg_clocks_write(st);
     }
     if (status == GODWIT_OK) {
         status = send_rows(st);

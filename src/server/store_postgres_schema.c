@@ -12,7 +12,7 @@
 
 #define TRACKED_SQL                                                                                \
     "SELECT name, declared_keys, declared_types,"                                                  \
-    " (SELECT v FROM godwit.meta WHERE k = 'registry_version')"                                    \
+    " (SELECT v FROM godwit.meta WHERE k = 'registry_version'), scope, scope_column"               \
     " FROM godwit.tracked ORDER BY number"
 
 /* One row per column of the tracked tables. */
@@ -196,6 +196,19 @@ static godwit_status read_declared_keys(arena *a, slice declaration, schema_tabl
     return a->failed ? GODWIT_NOMEM : GODWIT_OK;
 }
 
+/* Where rows that others write belong. */
+static godwit_status read_scope(pg_link *l, arena *a, const PGresult *r, int row, schema_table *t) {
+    slice column = pg_field(r, row, 5);
+    t->scope = pg_field_copy(a, r, row, 4);
+    if (column.ptr) {
+        t->scope_column = schema_column_index(t, column);
+        if (t->scope_column < 0) {
+            return refuse(l, t, "it has no column", column);
+        }
+    }
+    return a->failed ? GODWIT_NOMEM : GODWIT_OK;
+}
+
 static godwit_status read_tables(pg_link *l, arena *a, schema *out) {
     const PGresult *tracked = pg_result(l, 0);
     size_t count = (size_t)PQntuples(tracked);
@@ -225,6 +238,9 @@ static godwit_status read_tables(pg_link *l, arena *a, schema *out) {
         }
         if (status == GODWIT_OK) {
             status = read_declared_keys(a, pg_field(tracked, (int)i, 1), t);
+        }
+        if (status == GODWIT_OK) {
+            status = read_scope(l, a, tracked, (int)i, t);
         }
         out->table_count++;
     }

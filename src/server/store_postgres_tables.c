@@ -267,18 +267,22 @@ static godwit_status build_table(arena *a, bytes *b, const PGresult *columns, pg
         return a->failed ? GODWIT_NOMEM : status;
     }
     info->load_sql = load_text(a, b, info);
+    bytes_text(b, " ORDER BY k.n FOR NO KEY UPDATE OF t NOWAIT");
+    info->lock_sql = text_of(a, b);
     info->delete_sql = delete_text(a, b, info);
     return a->failed ? GODWIT_NOMEM : status;
 }
 
-/* Name, schema, and whether triggers of others are there: any, after the row. */
+/* Name, schema, and whether triggers are there: any of others, after the row, Godwit's. */
 #define TABLES_SQL                                                                                 \
     "SELECT tr.name, tr.schema_name,"                                                              \
     " EXISTS (SELECT 1 FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid" \
     "  WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgname NOT LIKE 'godwit\\_%'),"        \
     " EXISTS (SELECT 1 FROM pg_catalog.pg_trigger g"                                               \
     "  WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgname NOT LIKE 'godwit\\_%'"          \
-    "  AND g.tgtype & 2 = 0)"                                                                      \
+    "  AND g.tgtype & 2 = 0),"                                                                     \
+    " EXISTS (SELECT 1 FROM pg_catalog.pg_trigger g"                                               \
+    "  WHERE g.tgrelid = c.oid AND g.tgname = 'godwit_insert' AND g.tgenabled <> 'D')"             \
     " FROM godwit.tracked tr"                                                                      \
     " JOIN pg_catalog.pg_namespace n ON n.nspname = tr.schema_name"                                \
     " JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = tr.name"
@@ -295,6 +299,7 @@ static bool build_name(arena *a, bytes *b, const PGresult *r, pg_table *info) {
         info->sql_name = arena_copy(a, bytes_view(b));
         info->triggers = PQgetvalue(r, i, 2)[0] == 't';
         info->after_triggers = PQgetvalue(r, i, 3)[0] == 't';
+        info->watched = PQgetvalue(r, i, 4)[0] == 't';
         return info->sql_name.ptr != NULL;
     }
     return false;

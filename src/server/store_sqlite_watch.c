@@ -67,3 +67,36 @@ godwit_status lite_device_reports(store *st, arena *a, slice after_scope, slice 
     db_done(&st->d, stmt);
     return status;
 }
+
+/* ---- writes from elsewhere: this store notes none ---- */
+
+godwit_status lite_rows_known(store *st, decide_context *c, decide_row *const *rows, size_t count) {
+    return lite_rows_load(st, c, rows, count, false);
+}
+
+godwit_status lite_outbox_any(store *st, bool *any) {
+    (void)st;
+    *any = false;
+    return GODWIT_UNSUPPORTED;
+}
+
+godwit_status lite_outbox_take(store *st, arena *a, size_t max, store_fact **out, size_t *count) {
+    (void)st;
+    (void)a;
+    (void)max;
+    *out = NULL;
+    *count = 0;
+    return GODWIT_OK;
+}
+
+godwit_status lite_outbox_done(store *st, const store_fact *facts, size_t count) {
+    (void)st;
+    (void)facts;
+    (void)count;
+    return GODWIT_OK;
+}
+
+godwit_status lite_outbox_again(store *st) {
+    (void)st;
+    return GODWIT_OK;
+}

@@ -51,6 +51,16 @@
     VERB(godwit_status, rows_load,                                                                 \
          (store * st, decide_context * c, decide_row *const *rows, size_t count, bool exact), st,  \
          (st, c, rows, count, exact))                                                              \
+    VERB(godwit_status, rows_known,                                                                \
+         (store * st, decide_context * c, decide_row *const *rows, size_t count), st,              \
+         (st, c, rows, count))                                                                     \
+    VERB(godwit_status, outbox_any, (store * st, bool *any), st, (st, any))                        \
+    VERB(godwit_status, outbox_take,                                                               \
+         (store * st, arena * a, size_t max, store_fact * *out, size_t * count), st,               \
+         (st, a, max, out, count))                                                                 \
+    VERB(godwit_status, outbox_done, (store * st, const store_fact *facts, size_t count), st,      \
+         (st, facts, count))                                                                       \
+    VERB(godwit_status, outbox_again, (store * st), st, (st))                                      \
     VERB(godwit_status, conflict_known,                                                            \
          (store * st, slice scope, slice id, slice table, slice entity_id, bool *known), st,       \
          (st, scope, id, table, entity_id, known))                                                 \
@@ -58,7 +68,7 @@
          (store * st, arena * a, slice scope, int64_t seq, store_commit_row * out), st,            \
          (st, a, scope, seq, out))                                                                 \
     VERB(godwit_status, deleted_load,                                                              \
-         (store * st, arena * a, slice scope, int64_t seq, store_key * *out, size_t *count), st,   \
+         (store * st, arena * a, slice scope, int64_t seq, store_key * *out, size_t * count), st,  \
          (st, a, scope, seq, out, count))                                                          \
     VERB(godwit_status, group_save,                                                                \
          (store * st, decide_context * c, const store_author *author, const wire_op *ops,          \
@@ -110,8 +120,8 @@
          (st, scope, past, rows_left))                                                             \
     VERB(godwit_status, probe, (store * st, bool write), st, (st, write))                          \
     VERB(godwit_status, device_reports,                                                            \
-         (store * st, arena * a, slice after_scope, slice after_device, store_device_report *out,  \
-          size_t max, size_t *count),                                                              \
+         (store * st, arena * a, slice after_scope, slice after_device, store_device_report * out, \
+          size_t max, size_t * count),                                                             \
          st, (st, a, after_scope, after_device, out, max, count))                                  \
     VOID(durable, (store * st, bool durable), st, (st, durable))                                   \
     VOID(tidy, (store * st, int64_t budget_ms), st, (st, budget_ms))                               \

@@ -1,5 +1,8 @@
-"""A PostgreSQL of the tests' own: one cluster per module, a database per test, ended with the module."""
+"""A PostgreSQL of the tests' own: one cluster per module, a database per test, ended with the module; and
+psql as the program of somebody who has never heard of Godwit."""
+import glob
 import os
+import select
 import subprocess
 
 import pytest
@@ -12,6 +15,7 @@ class Cluster:
         command = [os.path.join(harness.ROOT, "tools", "with-postgres"), "sh", "-c", 'echo "$GODWIT_POSTGRES"; cat']
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.url = self.process.stdout.readline().strip()
+        self.folder = self.url.rsplit("host=", 1)[-1]
         self.count = 0
         if not self.url:
             code = self.process.wait()
@@ -36,7 +40,100 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return [line.split("\t") for line in done.stdout.splitlines()]
 
+    def fresh(self):
+        """A new database in which nothing is installed."""
+        self.count += 1
+        self.sql(f"CREATE DATABASE t{self.count}")
+        return Database(self, f"t{self.count}")
+
+    def control(self, *arguments):
+        """pg_ctl, as the cluster's user."""
+        data = os.path.join(self.folder, "data")
+        tool = sorted(glob.glob("/usr/lib/postgresql/*/bin/pg_ctl"))[-1]
+        command = [tool, "-D", data, "-w", "-l", os.path.join(self.folder, "log.server"), *arguments]
+        if os.getuid() == 0:
+            owner = os.stat(data)
+            command = ["setpriv", f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups",
+                       *command]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                       cwd=self.folder)
+
     def close(self):
         self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait(30)
+
+
+def psql(url, sql, check=True):
+    done = subprocess.run(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "-"], input=sql,
+                          capture_output=True, text=True)
+    if check and done.returncode != 0:
+        raise harness.Failure(done.stderr)
+    return done.stdout.rstrip("\n") if check else done
+
+
+class Session:
+    """One connection that stays open, for transactions that take their time."""
+
+    def __init__(self, url):
+        self.process = subprocess.Popen(["psql", "-XAtq", "-d", url], stdin=subprocess.PIPE, bufsize=0,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def run(self, sql, timeout=10):
+        """What it printed; None when it is not done in time."""
+        self.process.stdin.write(sql.encode() + b"\n\\echo --done--\n")
+        return self.wait(timeout)
+
+    def wait(self, timeout=10):
+        text = b""
+        while not text.endswith(b"--done--\n"):
+            if not select.select([self.process.stdout], [], [], timeout * harness.SLOW)[0]:
+                return None
+            part = os.read(self.process.stdout.fileno(), 65536)
+            if not part:
+                raise harness.Failure(text.decode())
+            text += part
+        return text[:-len(b"--done--\n")].decode().rstrip("\n")
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+class Database:
+    def __init__(self, cluster, name):
+        self.cluster = cluster
+        self.name = name
+        self.url = cluster.url.replace("@/postgres?", f"@/{name}?")
+        self.sessions = []
+
+    def run(self, sql):
+        return psql(self.url, sql)
+
+    def rows(self, sql):
+        text = self.run(sql)
+        return [line.split("|") for line in text.split("\n")] if text else []
+
+    def session(self):
+        self.sessions.append(Session(self.url))
+        return self.sessions[-1]
+
+    def track(self, *tables, **options):
+        """As its owner would: the output of the command line through psql."""
+        flags = [text for name, value in options.items() for text in ("--" + name.replace("_", "-"), value)]
+        self.run(harness.cli("pg", "install").out)
+        sql = harness.cli("pg", "track", *tables, *flags, "--db", self.url)
+        assert sql.code == 0, sql
+        return self.run(sql.out)
+
+    def server(self, world, **options):
+        env = dict(options.pop("env", {}), GODWIT_DB=options.pop("url", self.url))
+        return world.server(schema=None, env=env, **options)
+
+    def drained(self):
+        harness.wait_until(lambda: self.run("SELECT count(*) FROM godwit.outbox WHERE NOT waiting") == "0",
+                           what="the outbox is taken over")
+
+    def close(self):
+        for session in self.sessions:
+            session.close()
