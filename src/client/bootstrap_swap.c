@@ -6,6 +6,8 @@
  * is removed; a row it never knew is left alone. */
 #include "client/bootstrap.h"
 
+#include "client/identity.h"
+
 typedef struct {
     settle *s;
     const client_table *t;
@@ -321,6 +323,22 @@ static godwit_status swap_table(settle *s, const client_table *t) {
     return status;
 }
 
+/* What was acknowledged is in the snapshot, and done, unless the server was restored from a backup
+ * since: commits of the same numbers would then be others. Comparing the streams tells. */
+static godwit_status retire_acknowledged(settle *s, int64_t seq) {
+    int64_t count = 0;
+    godwit_status status = db_int(s->d, &count,
+                                  "SELECT count(*) FROM godwit_op WHERE scope = ?1 AND state ="
+                                  " 'acked' AND state <> 'retired'",
+                                  "s", s->scope);
+    if (status == GODWIT_OK) {
+        status = settle_retire_until(s, seq);
+    }
+    return status == GODWIT_OK && count
+               ? identity_want_reconcile(s->g, s->scope, "a snapshot came instead of their commits")
+               : status;
+}
+
 godwit_status bootstrap_swap(settle *s) {
     slice cursor = {0};
     int64_t seq = 0, salt = 0;
@@ -335,7 +353,7 @@ godwit_status bootstrap_swap(settle *s) {
             db_int(s->d, &salt, "SELECT salt FROM godwit_cursor WHERE scope = ?1", "s", s->scope);
     }
     if (status == GODWIT_OK) {
-        status = settle_retire_until(s, seq);
+        status = retire_acknowledged(s, seq);
     }
     for (size_t i = 0; i < s->g->registry.count && status == GODWIT_OK; i++) {
         if (stage_wants(s, &s->g->registry.tables[i])) {

@@ -373,13 +373,15 @@ static godwit_status keep_identity(settle *s, const place *p) {
                   p->matched_seq ? key : (slice){0});
 }
 
-/* Operations of earlier identities that wait again: they need a place in the stream. */
-static godwit_status count_strangers(settle *s, int64_t *count) {
+/* Operations that wait and have no place in the stream as it goes on: of earlier identities, or
+ * from a part of it of which the server has forgotten what became of each. */
+static godwit_status count_strangers(settle *s, int64_t matched_seq, int64_t *count) {
     return db_int(s->d, count,
                   "SELECT count(*) FROM godwit_op AS o JOIN godwit_identity AS i ON i.scope ="
                   " o.scope AND i.device_id = o.device_id WHERE o.scope = ?1 AND o.state ="
-                  " 'pending' AND o.state <> 'retired' AND o.sequence_number > 0 AND i.current = 0",
-                  "s", s->scope);
+                  " 'pending' AND o.state <> 'retired' AND o.sequence_number > 0 AND (i.current = 0"
+                  " OR i.current = 1 AND o.sequence_number <= ?2)",
+                  "si", s->scope, matched_seq);
 }
 
 /* How many numbers behind what both have have no operation any more: what was done with long ago is
@@ -399,7 +401,7 @@ static godwit_status choose_identity(settle *s, const reconciliation *r) {
     for (size_t i = 0; i < r->place_count; i++) {
         current = r->places[i].current ? &r->places[i] : current;
     }
-    godwit_status status = count_strangers(s, &strangers);
+    godwit_status status = count_strangers(s, current ? current->matched_seq : 0, &strangers);
     if (status == GODWIT_OK && current) {
         status = count_missing(s, current, &missing);
     }

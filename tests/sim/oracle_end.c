@@ -16,8 +16,14 @@ static bool device_settled(world *w, device *d, char reason[256]) {
     int64_t at = query_int(d->db, "SELECT coalesce(max(commit_seq), 0) FROM godwit_cursor");
     const oracle_scope *s = &w->oracle.scopes[d->scope];
     if (waiting || at != s->head) {
-        snprintf(reason, 256, "device %d: %lld waiting, at %lld of %lld: %.150s", d->number,
-                 (long long)waiting, (long long)at, (long long)s->head, godwit_message(d->g));
+        sqlite3_stmt *q = query(d->db, "SELECT state || ' ' || lsn || ' commit ' ||"
+                                       " coalesce(commit_seq, '-') || ' seq ' || sequence_number ||"
+                                       " ' of ' || substr(device_id, 1, 8) FROM godwit_op WHERE"
+                                       " state IN ('pending', 'acked', 'parked') ORDER BY lsn");
+        snprintf(reason, 256, "device %d: %lld waiting (%s), at %lld of %lld: %.90s", d->number,
+                 (long long)waiting, query_next(q) ? query_text(q, 0) : "captured", (long long)at,
+                 (long long)s->head, godwit_message(d->g));
+        sqlite3_finalize(q);
         return false;
     }
     return true;
@@ -90,10 +96,14 @@ static void judge_operations(world *w) {
     }
 }
 
+/* What was acknowledged is in the log, also of a restored server, as long as the device has it: a
+ * group of which it has forgotten a part can't be sent again. */
 static void judge_delivered(world *w, device *d) {
     sqlite3_stmt *q =
-        query(d->db, "SELECT lower(hex(idempotency_key)), lsn FROM godwit_op WHERE state"
-                     " IN ('acked', 'retired')");
+        query(d->db, "SELECT lower(hex(idempotency_key)), lsn FROM godwit_op AS o WHERE state IN"
+                     " ('acked', 'retired') AND group_size = (SELECT count(*) FROM godwit_op AS m"
+                     " WHERE m.scope = o.scope AND m.device_id = o.device_id AND m.sequence_number"
+                     " BETWEEN o.group_first AND o.group_first + o.group_size - 1)");
     while (query_next(q)) {
         if (!oracle_atom(&w->oracle, query_text(q, 0))->decided) {
             sim_fail(w, "I2", "device %d: operation %lld was acknowledged and is lost", d->number,

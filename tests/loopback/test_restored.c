@@ -1,0 +1,197 @@
+/* A server restored from a backup that nobody announces: what it lost comes back from the devices,
+ * as far as they have it (invariants I2, I4, I14). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "loopback/world.h"
+
+static void test_an_old_copy_of_the_server(void **state) {
+    (void)state;
+    world w;
+    char saved[400];
+    world_open(&w);
+    for (int i = 0; i < 3; i++) {
+        new_device(&w, i);
+        insert(&w, i);
+    }
+    settle_all(&w);
+    path_of(&w, "saved", 7, saved);
+    loopback_save(&w.l, saved);
+    insert(&w, 0);
+    run(w.devices[0], "UPDATE pins SET title = 'seen by nobody else' WHERE id = 'p0'");
+    settle(&w, 0);
+    insert(&w, 1);
+    settle(&w, 1);
+    assert_int_equal(number(w.devices[0], "SELECT count(*) FROM godwit_op WHERE state ="
+                                          " 'retired'"),
+                     3);
+    loopback_put_back(&w.l, saved);
+    insert(&w, 2);
+    run(w.devices[2], "UPDATE pins SET note = 'after the restore' WHERE id = 'p0'");
+    settle(&w, 2); /* the numbers of the lost commits are used again */
+    settle_all(&w);
+    check_all(&w);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM pins"), w.made);
+    assert_int_equal(loopback_int(&w.l, "SELECT title = 'seen by nobody else' AND note = 'after the"
+                                        " restore' FROM pins WHERE id = 'p0'"),
+                     1);
+    assert_int_equal(identities(&w), 3); /* nobody else used an identity: they go on */
+    world_close(&w);
+}
+
+/* The backup is older than what a device keeps: what it still has comes back, without a hole in its
+ * stream, and a group of which a part is left stays behind. */
+static void test_a_backup_older_than_the_archive(void **state) {
+    (void)state;
+    world w;
+    char saved[400], token[200];
+    world_open(&w);
+    godwit *g = new_device(&w, 0);
+    godwit_settings settings = {
+        .url = "http://127.0.0.1:1", .token = loopback_token("ana", token), .keep_archive = "0s"};
+    insert(&w, 0);
+    settle(&w, 0);
+    path_of(&w, "saved", 7, saved);
+    loopback_save(&w.l, saved);
+    insert(&w, 0);
+    settle(&w, 0);
+    run(g, "BEGIN; INSERT INTO pins(id) VALUES ('g1'), ('g2'); COMMIT");
+    must(g, godwit_init(g, &settings), "init");
+    settle(&w, 0);
+    settle(&w, 0); /* forgets all but the newest */
+    assert_int_equal(number(g, "SELECT count(*) FROM godwit_op"), 1);
+    insert(&w, 0); /* waits */
+    loopback_put_back(&w.l, saved);
+    settle_all(&w);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM pins"), 2);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM pins WHERE id IN ('p0', 'p2')"), 2);
+    assert_int_equal(number(g, "SELECT count(*) FROM pins"), 2);
+    world_close(&w);
+}
+
+/* A device that was restored, or never heard of its success, after the server has forgotten what
+ * became of each operation: they are not stuck, nor done again. */
+static bool answers_of_sync(loopback *l, const char *path) {
+    (void)l;
+    return strcmp(path, "/v1/sync") == 0;
+}
+
+static void test_a_forgotten_ledger(void **state) {
+    (void)state;
+    world w;
+    world_open(&w);
+    godwit *g = new_device(&w, 0);
+    insert(&w, 0);
+    insert(&w, 0);
+    w.l.lose_answer = answers_of_sync;
+    assert_int_equal(godwit_sync(g, 0, NULL), GODWIT_UNREACHABLE);
+    w.l.lose_answer = NULL;
+    attach_store(&w, g, "rw");
+    run(g, "DELETE FROM store.godwit_op; DELETE FROM store.godwit_change;"
+           "UPDATE store.godwit_scope SET horizon = head, ledger_floor = head, pruned = head;"
+           "DETACH store");
+    loopback_restart(&w.l);
+    run(g, "UPDATE pins SET note = 'goes on' WHERE id = 'p0'");
+    settle_all(&w);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM pins"), 2);
+    assert_int_equal(number(g, "SELECT count(*) FROM pins"), 2);
+    /* what can't be told from something new is kept for a person, and what stands on it */
+    assert_int_equal(
+        number(g, "SELECT count(DISTINCT lsn) FROM godwit_outcome WHERE payload IS NOT NULL"), 3);
+    assert_int_equal(number(g, "SELECT count(*) FROM godwit_outcome WHERE code = 'unverifiable'"),
+                     2);
+    world_close(&w);
+}
+
+/* The server was restored while a device with a new identity waited for its snapshot: numbers of
+ * commits prove nothing about what was acknowledged before. */
+static void test_a_snapshot_of_another_history(void **state) {
+    (void)state;
+    world w;
+    char saved[400];
+    world_open(&w);
+    godwit *g = new_device(&w, 0);
+    insert(&w, 0);
+    settle(&w, 0);
+    path_of(&w, "saved", 7, saved);
+    loopback_save(&w.l, saved);
+    insert(&w, 0);
+    settle(&w, 0);
+    run(g, "UPDATE godwit_op SET state = 'acked' WHERE lsn = (SELECT max(lsn) FROM godwit_op);"
+           "UPDATE godwit_identity SET current = 0;"
+           "UPDATE godwit_cursor SET state = 'bootstrap', cursor = NULL, boot_token = NULL");
+    loopback_put_back(&w.l, saved);
+    new_device(&w, 1);
+    insert(&w, 1);
+    insert(&w, 1);
+    settle(&w, 1);
+    settle_all(&w);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM pins"), w.made);
+    assert_int_equal(number(g, "SELECT count(*) FROM pins"), w.made);
+    world_close(&w);
+}
+
+/* A device that only waits for its answer's feed: no operation, no cursor beyond the backup. */
+static void test_a_silent_device_notices(void **state) {
+    (void)state;
+    world w;
+    char saved[400];
+    world_open(&w);
+    new_device(&w, 0);
+    new_device(&w, 1);
+    insert(&w, 0);
+    settle_all(&w);
+    path_of(&w, "saved", 7, saved);
+    loopback_save(&w.l, saved);
+    run(w.devices[0], "DELETE FROM pins WHERE id = 'p0'");
+    settle(&w, 0);
+    loopback_put_back(&w.l, saved);
+    settle_all(&w);
+    check_all(&w);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM pins"), 0);
+    world_close(&w);
+}
+
+/* A base in lost history proves nothing: what was written meanwhile is concurrent, not overwritten.
+ */
+static void test_a_lost_base_is_no_proof(void **state) {
+    (void)state;
+    world w;
+    char saved[400];
+    world_open(&w);
+    new_device(&w, 0);
+    new_device(&w, 1);
+    insert(&w, 0);
+    settle_all(&w);
+    path_of(&w, "saved", 7, saved);
+    loopback_save(&w.l, saved);
+    run(w.devices[0], "UPDATE pins SET title = 'lost'");
+    settle(&w, 0);
+    settle(&w, 0);
+    run(w.devices[0], "UPDATE pins SET title = 'over the lost one'"); /* based on the lost commit */
+    loopback_put_back(&w.l, saved);
+    run(w.devices[1], "UPDATE pins SET title = 'never seen by 0'");
+    settle(&w, 1);
+    settle_all(&w);
+    check_all(&w);
+    assert_true(loopback_int(&w.l, "SELECT count(*) FROM godwit_conflict WHERE theirs LIKE '%never"
+                                   " seen by 0%' OR ours LIKE '%never seen by 0%'") > 0);
+    world_close(&w);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_an_old_copy_of_the_server),
+        cmocka_unit_test(test_a_backup_older_than_the_archive),
+        cmocka_unit_test(test_a_forgotten_ledger),
+        cmocka_unit_test(test_a_snapshot_of_another_history),
+        cmocka_unit_test(test_a_silent_device_notices),
+        cmocka_unit_test(test_a_lost_base_is_no_proof),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
