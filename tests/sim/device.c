@@ -241,6 +241,8 @@ void device_copy(device *from, device *to) {
     to->know.log_seen = from->know.log_seen;
     to->know.op_seen = from->know.op_seen;
     to->know.last_op = from->know.last_op;
+    memcpy(to->know.written, from->know.written, sizeof to->know.written);
+    to->know.written_at = from->know.written_at;
     to->copied = from->copied = true;
     to->writing = from->writing;
     to->upgraded = from->upgraded;
@@ -328,8 +330,8 @@ void device_write(device *d) {
         return;
     }
     d->writing = true;
-    bool foreign = w->swarm.foreign_writer && sim_chance(w, 5);
-    if (foreign) {
+    d->foreign = w->swarm.foreign_writer && sim_chance(w, 5);
+    if (d->foreign) {
         write_foreign(d);
     } else {
         int count = w->swarm.big_groups && sim_chance(w, 10) ? 25 : 1 + (int)sim_below(w, 4);
@@ -373,16 +375,18 @@ void device_decide(device *d) {
     if (!enter(d)) {
         return;
     }
-    if (sim_chance(d->w, 2) && pick(d,
-                                    "SELECT conflict_id FROM godwit_conflicts WHERE state IN"
-                                    " ('open', 'auto') ORDER BY conflict_id",
-                                    id)) {
+    bool letters = sim_chance(d->w, 2);
+    if (!letters && pick(d,
+                         "SELECT conflict_id FROM godwit_conflicts WHERE state IN"
+                         " ('open', 'auto') ORDER BY conflict_id",
+                         id)) {
         d->writing = true;
+        d->foreign = false;
         bool back = sim_chance(d->w, 2);
         status = back ? godwit_revert(d->g, id, NULL)
                       : godwit_resolve(d->g, id, choices[sim_below(d->w, 4)], NULL);
         d->w->seen[back ? SEEN_REVERTED : SEEN_RESOLVED] += status == GODWIT_OK;
-    } else if (pick(d, "SELECT id FROM godwit_dead_letters ORDER BY id", id)) {
+    } else if (letters && pick(d, "SELECT id FROM godwit_dead_letters ORDER BY id", id)) {
         bool again = !sim_chance(d->w, 3);
         status =
             again ? godwit_retry(d->g, id, NULL) : godwit_discard(d->g, id, "no longer wanted");

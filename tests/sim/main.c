@@ -12,12 +12,16 @@
 
 #include "sim/sim.h"
 
+#define PART 200 /* seeds between two lines of progress */
+
 static const char usage[] =
     "godwit-sim - client, server, network and disks in one process, from one seed\n"
     "\n"
     "  godwit-sim --seed N [--verbose]        one seed, with what happens in it\n"
     "  godwit-sim --seeds A..B [--jobs 2]     many; stops never, lists the failing ones\n"
     "\n"
+    "  --state FILE  keeps what was run there, tells how far it is, goes on from there\n"
+    "  --minutes N   no new seeds after so long; the next run goes on (with --state)\n"
     "  --first       end at the first failing seed\n"
     "  --counts      what happened in them, how often, in how many seeds\n"
     "  --twice       each seed two times: the traces must be equal\n"
@@ -26,7 +30,8 @@ static const char usage[] =
 
 typedef struct {
     uint64_t from, to, failed, first_failed;
-    int jobs;
+    int jobs, minutes;
+    const char *state;
     bool verbose, twice, first, counts;
 } options;
 
@@ -217,14 +222,80 @@ static bool run_range(const options *o, sums *total) {
     return true;
 }
 
+/* ---- long runs, in parts ---- */
+
+/* What an earlier run of the same seeds has done; false: nothing, or of other seeds. */
+static bool load_state(const options *o, uint64_t *next, sums *total, double *seconds) {
+    unsigned long long from = 0, to = 0, at = 0;
+    long long v[5];
+    FILE *file = fopen(o->state, "r");
+    bool ok = file && fscanf(file, "godwit-sim %llu..%llu next %llu: %lld %lld %lld %lld %lld %lf",
+                             &from, &to, &at, &v[0], &v[1], &v[2], &v[3], &v[4], seconds) == 9;
+    if (file) {
+        (void)fclose(file);
+    }
+    if (!ok || from != o->from || to != o->to) {
+        return false;
+    }
+    *next = at;
+    *total =
+        (sums){.passed = v[0], .failed = v[1], .faults = v[2], .commits = v[3], .rounds = v[4]};
+    return true;
+}
+
+static void save_state(const options *o, uint64_t next, const sums *s, double seconds) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s.new", o->state);
+    FILE *file = fopen(path, "w");
+    if (!file ||
+        fprintf(file, "godwit-sim %llu..%llu next %llu: %lld %lld %lld %lld %lld %.0f\n",
+                (unsigned long long)o->from, (unsigned long long)o->to, (unsigned long long)next,
+                (long long)s->passed, (long long)s->failed, (long long)s->faults,
+                (long long)s->commits, (long long)s->rounds, seconds) < 0 ||
+        fclose(file) != 0 || rename(path, o->state) != 0) {
+        fprintf(stderr, "godwit-sim: can't write %s\n", o->state);
+        exit(2);
+    }
+}
+
+static double now_s(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* In parts; after each, what was done is kept and told. false: not all of it was done in time. */
+static bool run_parts(const options *o, sums *total, double *seconds) {
+    uint64_t next = o->from;
+    double began = now_s(), before = 0;
+    if (o->state && load_state(o, &next, total, &before)) {
+        printf("seeds %llu..%llu were run before\n", (unsigned long long)o->from,
+               (unsigned long long)next - 1);
+    }
+    for (*seconds = before; next <= o->to; next += PART) {
+        options part = *o;
+        part.from = next;
+        part.to = o->to - next < PART ? o->to : next + PART - 1;
+        if (!run_range(&part, total)) {
+            exit(2);
+        }
+        *seconds = before + now_s() - began;
+        if (o->state) {
+            save_state(o, part.to + 1, total, *seconds);
+            printf("%llu of %llu: %lld failed, %.0f s\n", (unsigned long long)part.to,
+                   (unsigned long long)o->to, (long long)total->failed, *seconds);
+        }
+        if (o->minutes && now_s() - began > o->minutes * 60.0) {
+            return part.to == o->to;
+        }
+    }
+    return true;
+}
+
 static int run_many(const options *o) {
     sums total = {0};
-    struct timespec began, ended;
-    (void)clock_gettime(CLOCK_MONOTONIC, &began);
-    if (!run_range(o, &total)) {
-        return 2;
-    }
-    (void)clock_gettime(CLOCK_MONOTONIC, &ended);
+    double seconds = 0;
+    bool done = run_parts(o, &total, &seconds);
     if (o->counts) {
         print_seen(&total);
     }
@@ -233,8 +304,11 @@ static int run_many(const options *o) {
            " converge, %.0f s\n",
            (unsigned long long)o->from, (unsigned long long)o->to, (long long)total.passed,
            (long long)total.failed, (long long)total.faults, (long long)total.commits,
-           (long long)total.rounds + 1, (double)(ended.tv_sec - began.tv_sec));
-    return total.passed == (int64_t)(o->to - o->from + 1) ? 0 : 1;
+           (long long)total.rounds + 1, seconds);
+    if (!done) {
+        printf("not all yet: the same command goes on\n");
+    }
+    return total.failed == 0 && (done || o->minutes) ? 0 : 1;
 }
 
 /* ---- the command line ---- */
@@ -261,6 +335,14 @@ int main(int argc, char **argv) {
         } else if (strcmp(argv[i], "--jobs") == 0) {
             o.jobs = (int)strtol(next, NULL, 10);
             good = o.jobs >= 1 && o.jobs <= 64;
+            i++;
+        } else if (strcmp(argv[i], "--state") == 0) {
+            o.state = next;
+            good = *next && strlen(next) < 4096;
+            i++;
+        } else if (strcmp(argv[i], "--minutes") == 0) {
+            o.minutes = (int)strtol(next, NULL, 10);
+            good = o.minutes >= 1;
             i++;
         } else if (strcmp(argv[i], "--verbose") == 0) {
             o.verbose = true;

@@ -360,6 +360,7 @@ static void read_commit(world *w, int scope, sqlite3_stmt *q) {
     }
     oracle_judge(w, scope, seq, first);
     oracle_order(w, scope, seq, first);
+    oracle_revert(w, scope, seq, first);
 }
 
 /* The tables are what the log says (I11 on the server). */

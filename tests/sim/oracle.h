@@ -13,11 +13,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TABLES      2
-#define COLUMNS     5 /* of the widest table, without the key */
-#define ROWS_MAX    512
-#define DEPS_MAX    4
-#define CLOCKS_KEPT 16
+#define TABLES       2
+#define COLUMNS      5 /* of the widest table, without the key */
+#define ROWS_MAX     512
+#define DEPS_MAX     4
+#define CLOCKS_KEPT  16
+#define WRITTEN_KEPT 64
 
 struct world;
 
@@ -68,6 +69,7 @@ typedef struct { /* an operation as a device sealed it */
     int64_t passed; /* commit of an operation that came after it, and is in the log before it */
     const atom *deps[DEPS_MAX]; /* keys of the operations it needs */
     int dep_count;
+    const atom *reverts; /* id of the conflict whose decision it takes back, or NULL */
 } known_op;
 
 typedef struct { /* an operation as the server decided it */
@@ -112,11 +114,17 @@ typedef struct { /* a row as an application shows it */
     const atom *value[COLUMNS];
 } shown_row;
 
+typedef struct { /* what the application committed together, until it is sealed */
+    int64_t first, last, group;
+} together;
+
 typedef struct {
-    shown_row rows[ROWS_MAX];  /* by known_row index, as seen last */
-    int64_t log_seen, op_seen; /* lsn */
-    bool behind, starting;     /* the horizon; a snapshot is under way */
-    int last_op;               /* index + 1 of the operation it sealed last */
+    together written[WRITTEN_KEPT];
+    unsigned written_at;
+    shown_row rows[ROWS_MAX];     /* by known_row index, as seen last */
+    int64_t log_seen, op_seen;    /* lsn */
+    bool behind, starting, fresh; /* the horizon; a snapshot is under way, has just come */
+    int last_op;                  /* index + 1 of the operation it sealed last */
 } oracle_device;
 
 void oracle_init(oracle *o);
@@ -139,6 +147,8 @@ void oracle_judge(struct world *w, int scope, int64_t seq, int first);
 
 /* Judges what comes before what in commit `seq`, and its clocks; decisions[first..] are its own. */
 void oracle_order(struct world *w, int scope, int64_t seq, int first);
+/* Judges operations of commit `seq` that take a decision back. */
+void oracle_revert(struct world *w, int scope, int64_t seq, int first);
 /* A device has operation `op` (index), which follows those it had. */
 void oracle_learn_order(struct world *w, int number, int op, int64_t lsn);
 

@@ -32,6 +32,23 @@ static unsigned take_values(check *c, const known_op *k, const char *text, const
     return mask;
 }
 
+/* What was committed together is sealed as one group (I13). */
+static void learn_group(check *c, int64_t lsn, int64_t group) {
+    for (unsigned i = 0; i < WRITTEN_KEPT; i++) {
+        together *t = &c->d->know.written[i];
+        if (lsn < t->first || lsn > t->last) {
+            continue;
+        }
+        if (t->group && t->group != group) {
+            sim_fail(c->w, "I13",
+                     "device %d: operations %lld to %lld were committed together, and"
+                     " %lld is of another group",
+                     c->d->number, (long long)t->first, (long long)t->last, (long long)lsn);
+        }
+        t->group = group;
+    }
+}
+
 static void learn(check *c, sqlite3_stmt *q) {
     oracle *o = c->o;
     atom *key = oracle_atom(o, query_text(q, 1));
@@ -69,6 +86,10 @@ static void learn(check *c, sqlite3_stmt *q) {
     if (sqlite3_column_type(q, 6) != SQLITE_NULL) {
         k->old_mask = take_values(c, k, query_text(q, 6), k->old);
     }
+    k->reverts = strncmp(query_text(q, 13), "revert ", 7) == 0
+                     ? oracle_atom(o, query_text(q, 13) + 7)
+                     : NULL;
+    learn_group(c, c->d->know.op_seen, k->group_first);
     key->op = ++o->op_count;
     oracle_learn_order(c->w, c->d->number, key->op - 1, c->d->know.op_seen);
     sim_trace(c->w, "device %d sealed %lld: %s %s %s", c->d->number, (long long)c->d->know.op_seen,
@@ -79,7 +100,8 @@ static void learn_all(check *c) {
     sqlite3_stmt *q = query(
         c->d->db, "SELECT o.lsn, lower(hex(o.idempotency_key)), o.operation, t.name, o.entity_id,"
                   " o.payload, o.base, o.sequence_number, o.base_seq, o.base_salt, o.group_first,"
-                  " o.group_size, o.device_id FROM godwit_op o JOIN godwit_table t ON t.tbl = o.tbl"
+                  " o.group_size, o.device_id, o.resolves FROM godwit_op o JOIN godwit_table t ON "
+                  "t.tbl = o.tbl"
                   " WHERE o.lsn > ?1 ORDER BY o.lsn");
     sqlite3_bind_int64(q, 1, c->d->know.op_seen);
     while (query_next(q)) {
@@ -185,11 +207,15 @@ static void check_capture(check *c, shown_row *rows) {
     }
 }
 
-static void check_log(check *c) {
+static void check_log(check *c, bool together_written) {
     int64_t newest = query_int(c->d->db, "SELECT coalesce(max(lsn), 0) FROM godwit_log");
     if (newest < c->d->know.log_seen) {
         sim_fail(c->w, "I1", "device %d: operation %lld was committed and is not there",
                  c->d->number, (long long)c->d->know.log_seen);
+    }
+    if (together_written && newest > c->d->know.log_seen + 1) {
+        c->d->know.written[c->d->know.written_at++ % WRITTEN_KEPT] =
+            (together){.first = c->d->know.log_seen + 1, .last = newest};
     }
     c->d->know.log_seen = newest;
 }
@@ -233,6 +259,7 @@ static void count_position(check *c, bool live, int64_t seq) {
     bool behind = live && seq < c->o->scopes[c->d->scope].horizon;
     c->w->seen[SEEN_HORIZON] += behind && !know->behind;
     c->w->seen[SEEN_SNAPSHOT] += live && know->starting && seq > 0;
+    know->fresh = live && know->starting && seq > 0;
     know->behind = behind;
     know->starting = !live;
 }
@@ -266,10 +293,10 @@ static void check_overlay(check *c) {
     memset(rows, 0, sizeof rows);
     if (base_rows(c, rows)) {
         replay_waiting(c, rows);
-        compare(c, c->overlay ? "I12" : "I11", rows, 0,
-                "not the server's state with its own on top");
+        const char *invariant = c->d->know.fresh ? "I16" : c->overlay ? "I12" : "I11";
+        compare(c, invariant, rows, 0, "not the server's state with its own on top");
         if (!c->overlay && c->d->has_forms) {
-            compare(c, "I11", rows, 1, "not the server's state");
+            compare(c, c->d->know.fresh ? "I16" : "I11", rows, 1, "not the server's state");
         }
     }
 }
@@ -323,7 +350,7 @@ void oracle_device_check(world *w, int number, bool wrote) {
     if (wrote && !d->victim && !d->migrating) {
         check_capture(&c, before);
     }
-    check_log(&c);
+    check_log(&c, wrote && !d->foreign && !d->migrating);
     if (!d->victim && !d->migrating) {
         check_overlay(&c);
         check_queue(&c);

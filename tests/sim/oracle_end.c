@@ -146,6 +146,42 @@ static void judge_ledger(world *w) {
     sqlite3_finalize(q);
 }
 
+static const atom *identity_of(world *w, device *d) {
+    sqlite3_stmt *q = query(d->db, "SELECT device_id FROM godwit_identity WHERE current = 1");
+    const atom *name = oracle_atom(&w->oracle, query_next(q) ? query_text(q, 0) : "");
+    sqlite3_finalize(q);
+    return name;
+}
+
+/* Has something in the log that only it can have made under this identity. */
+static bool has_pushed(const world *w, const device *d, const atom *name) {
+    const oracle *o = &w->oracle;
+    for (int i = 0; i < o->decision_count; i++) {
+        const decision *x = &o->decisions[i];
+        const known_op *k = x->key->op ? &o->ops[x->key->op - 1] : NULL;
+        if (k && k->maker == d->number && x->scope == d->scope && x->device == name) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Two databases that both push are two devices (I24). */
+static void judge_identities(world *w) {
+    for (int i = 0; i < w->device_count; i++) {
+        device *a = &w->devices[i];
+        for (int k = 0; k < i; k++) {
+            device *b = &w->devices[k];
+            const atom *name =
+                judged(a) && judged(b) && a->scope == b->scope ? identity_of(w, a) : NULL;
+            if (name && name == identity_of(w, b) && has_pushed(w, a, name) &&
+                has_pushed(w, b, name)) {
+                sim_fail(w, "I24", "devices %d and %d both push as %.8s", k, i, name->text);
+            }
+        }
+    }
+}
+
 void oracle_end(world *w) {
     for (int i = 0; i < w->device_count; i++) {
         oracle_device_check(w, i, false);
@@ -163,4 +199,5 @@ void oracle_end(world *w) {
         d->disk.quiet--;
     }
     judge_operations(w);
+    judge_identities(w);
 }

@@ -135,6 +135,14 @@ static bool first_on_row(const judge *j, int c) {
     return true;
 }
 
+/* A row that was deleted and came back has values of more than one hand. */
+static bool was_deleted(const oracle *o, const version *v) {
+    while (v->present && v->before >= 0) {
+        v = &o->versions[v->before];
+    }
+    return !v->present;
+}
+
 static void judge_update(const judge *j) {
     const oracle *o = &j->w->oracle;
     const known_op *k = j->op;
@@ -144,6 +152,14 @@ static void judge_update(const judge *j) {
         return; /* deleted meanwhile: judged by what is recorded */
     }
     int columns = oracle_tables[o->rows[k->row].table].columns;
+    bool known = !j->w->swarm.retain && !was_deleted(o, before);
+    for (int c = 0; c < columns; c++) {
+        known = known && (!(k->mask >> c & 1) || (causal(j, c) && first_on_row(j, c)));
+    }
+    if (known && strcmp(o->decisions[j->at].outcome->text, "merged") == 0) {
+        sim_fail(j->w, "I10", "commit %lld: an update of %s by one who knew all of it was merged",
+                 (long long)j->seq, o->rows[k->row].id->text);
+    }
     for (int c = 0; c < columns; c++) {
         if ((k->mask >> c & 1) && !overtaken(j, c) && first_on_row(j, c)) {
             judge_column(j, c);

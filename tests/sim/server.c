@@ -215,6 +215,11 @@ static bool prepare(world *w, const packet *p, service_job *job) {
 /* Nothing of a tenant in an answer to another one (I23). */
 static void check_isolation(world *w, const packet *p, const service_job *job) {
     const device *d = &w->devices[p->device];
+    bool elsewhere = job->who.scope_count == 1 && slice_is(job->who.scopes[0], "elsewhere");
+    if (job->status == 200 && elsewhere && p->path.ptr && strcmp(p->path.ptr, "/v1/devices") != 0) {
+        sim_fail(w, "I23", "device %d was served with a token of another scope: %.40s", d->number,
+                 p->path.ptr);
+    }
     const char *foreign = d->scope ? "S0~" : "S1~";
     for (size_t i = 0; i + 3 <= job->answer.len; i++) {
         if (memcmp(job->answer.ptr + i, foreign, 3) == 0) {

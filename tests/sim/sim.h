@@ -66,6 +66,7 @@
     X(RETRIED, "refused one tried again")                                                          \
     X(RESOLVED, "conflict resolved")                                                               \
     X(REVERTED, "decision reverted")                                                               \
+    X(TAKEN_BACK, "value taken back")                                                              \
     X(DEPENDENCY, "dependency judged")                                                             \
     X(CLOCK, "vector clock judged")
 typedef enum {
@@ -113,6 +114,7 @@ typedef struct {
     bool migrating;                /* between the steps of its migration: nothing is captured */
     bool late_column; /* it got a column after rows had come: their values come with a snapshot */
     bool revoked, upgraded, has_forms, identity_stop;
+    bool foreign; /* what was written last came from another program */
     bool writing; /* the application was at it when the process died, or is */
     bool copied;  /* another database has, or had, the same content */
     int64_t skew_ms, frozen_ms, boot_ms, wait_until, sent_at, out_id, token_exp;

@@ -265,13 +265,13 @@ static void act(world *w, device *d) {
         } else {
             device_poll(d);
         }
-    } else if (dice < 82 && w->swarm.resolves) {
+    } else if (dice < 83 && w->swarm.resolves) {
         device_decide(d);
-    } else if (dice < 84) {
+    } else if (dice < 85) {
         device_close(d);
-    } else if (dice < 86) {
+    } else if (dice < 87) {
         device_nudge(d);
-    } else if (dice < 88 && w->server.upgraded) {
+    } else if (dice < 89 && w->server.upgraded) {
         device_upgrade(d);
     }
 }
