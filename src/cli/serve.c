@@ -3,14 +3,18 @@
  * Refuses before anything is opened what would be a mistake: an address others can reach without
  * settings for tokens, a folder another server works on, files that cannot be read. */
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "server/confine.h"
 #include "server/daemon.h"
 #include "server/secret.h"
 #include "server/service.h"
+#include "server/store.h"
 #include "server/tls.h"
 #include "transport/transport.h"
 
@@ -31,6 +35,7 @@ static const char help[] =
     "  --dev               take over the tables that devices declare\n"
     "  --threads N         network threads, and as many workers (one per core)\n"
     "  --log LEVEL         debug, info, warn, error or off (info)\n"
+    "  --user NAME         become this user after the start, when started as root\n"
     "  --check-config      say whether the settings are good, start nothing\n\n"
     "Every setting of the file can also come from the environment: GODWIT_LISTEN, GODWIT_DATA, "
     "GODWIT_DB,\n"
@@ -66,6 +71,7 @@ static int parse(int argc, char **argv, flags *out) {
         {.name = "--config", .text = &out->config_file},
         {.name = "--threads", .text = &out->texts.threads},
         {.name = "--log", .text = &out->texts.log},
+        {.name = "--user", .text = &out->texts.user},
         {.name = "--dev", .flag = &out->dev},
         {.name = "--check-config", .flag = &out->check_only},
     };
@@ -195,6 +201,68 @@ static int open_keys_and_run(const config *settings, daemon_server *d, slice key
     return code;
 }
 
+/* Becomes the user that was named, and keeps only the files and calls that a server needs. */
+static int confine(const config *settings) {
+    char message[512], pgpass[PATH_MAX] = "", postgres[PATH_MAX] = "";
+    const char *home = getenv("HOME"), *library = settings->hooks.library;
+    if (settings->user && confine_user(settings->user, message)) {
+        return cli_fail("%s", message);
+    }
+    if (!settings->harden) {
+        return CLI_GO;
+    }
+    if (settings->db && home && *home) {
+        snprintf(pgpass, sizeof pgpass, "%s/.pgpass", home);
+        snprintf(postgres, sizeof postgres, "%s/.postgresql", home);
+    }
+    if (secret_folder(settings->data, message)) {
+        return cli_fail("%s", message);
+    }
+    if (store_temporary_folder(settings->data)) {
+        return cli_fail("out of memory");
+    }
+    const confine_path paths[] = {
+        {settings->data, CONFINE_WRITE, false},
+        {settings->schema, CONFINE_READ, false},
+        {settings->config_file, CONFINE_READ, false},
+        {settings->jwt_secret_file, CONFINE_READ, false},
+        {settings->jwks && !keyring_is_url(settings->jwks) ? settings->jwks : NULL, CONFINE_READ,
+         true},
+        {settings->tls_cert, CONFINE_READ, true},
+        {settings->tls_key, CONFINE_READ, true},
+        {library, CONFINE_EXECUTE, false},
+        {library ? "/proc/self/exe" : NULL, CONFINE_EXECUTE, false},
+        /* shared libraries, names of hosts, authorities, time zones */
+        {"/usr/lib", CONFINE_EXECUTE, false},
+        {"/lib", CONFINE_EXECUTE, false},
+        {"/lib64", CONFINE_EXECUTE, false},
+        {"/usr/share/ca-certificates", CONFINE_READ, false},
+        {"/usr/share/zoneinfo", CONFINE_READ, false},
+        {"/etc/ssl/certs", CONFINE_READ, false},
+        {"/etc/ssl/openssl.cnf", CONFINE_READ, false},
+        {"/etc/ld.so.cache", CONFINE_READ, false},
+        {"/etc/localtime", CONFINE_READ, false},
+        {"/etc/hosts", CONFINE_READ, false},
+        {"/etc/host.conf", CONFINE_READ, false},
+        {"/etc/resolv.conf", CONFINE_READ, false},
+        {"/etc/nsswitch.conf", CONFINE_READ, false},
+        {"/etc/gai.conf", CONFINE_READ, false},
+        {"/etc/services", CONFINE_READ, false},
+        {"/etc/passwd", CONFINE_READ, false}, /* libpq asks who it is */
+        {"/dev/null", CONFINE_WRITE, false},
+        {"/dev/urandom", CONFINE_READ, false},
+        {pgpass, CONFINE_READ, false},
+        {postgres, CONFINE_READ, false},
+        {getenv("PGPASSFILE"), CONFINE_READ, false},
+        {getenv("PGSSLROOTCERT"), CONFINE_READ, false},
+    };
+    if (confine_files(paths, COUNT_OF(paths), message) || confine_calls(message)) {
+        return cli_fail("%s", message);
+    }
+    log_event(LOG_INFO, "hardened", "files=landlock calls=seccomp");
+    return CLI_GO;
+}
+
 /* d: transferred. */
 static int open_folder_and_run(const config *settings, daemon_server *d) {
     char message[512];
@@ -227,13 +295,21 @@ static int open_and_run(const config *settings) {
     if (status) {
         return cli_fail("%s", message[0] ? message : "out of memory");
     }
+    int code = confine(settings);
+    if (code != CLI_GO) {
+        daemon_close(d);
+        return code;
+    }
     return open_folder_and_run(settings, d);
 }
 
-/* That the certificate and its key are a pair. */
-static int check_tls(const config *settings) {
+/* That the certificate and its key are a pair, and what is to be given up can be. */
+static int check_edge(const config *settings) {
     char message[512];
     tls_context *t = NULL;
+    if (confine_check(settings->user, settings->harden, message)) {
+        return cli_fail("%s", message);
+    }
     if (settings->tls_cert && tls_open(settings->tls_cert, settings->tls_key, &t, message)) {
         return cli_fail("%s", message);
     }
@@ -288,7 +364,7 @@ int cli_serve(int argc, char **argv) {
         code = check(&settings);
     }
     if (code == CLI_GO && given.check_only) {
-        code = check_tls(&settings);
+        code = check_edge(&settings);
         code = code == CLI_GO ? check_tables(&settings) : code;
     }
     if (code == CLI_GO && given.check_only) {

@@ -104,7 +104,7 @@ static const char *from_environment(const char *(*environment)(const char *), co
 
 /* ---- values ---- */
 
-static bool parse_flag(const char *text, bool *out) {
+bool config_flag(const char *text, bool *out) {
     static const char *const yes[] = {"yes", "true", "on", "1"};
     static const char *const not [] = {"no", "false", "off", "0"};
     for (size_t i = 0; i < COUNT_OF(yes); i++) {
@@ -266,7 +266,7 @@ static godwit_status interpret(const config_texts *t, config *out, char message[
         return config_bad(message, "listen", listen,
                           "HOST:PORT (port 0 to 65535, [..] around IPv6)");
     }
-    if (t->dev && !parse_flag(t->dev, &out->dev)) {
+    if (t->dev && !config_flag(t->dev, &out->dev)) {
         return config_bad(message, "dev", t->dev, "yes or no");
     }
     out->level = LOG_INFO;

@@ -23,7 +23,8 @@
  *   device_requests = 64           device_rate = 200
  *   unlimited = 127.0.0.0/8, ::1   trusted_proxies = 198.0.0.5
  *   proxy_header = x-forwarded-for tls_cert = /etc/godwit/chain.pem
- *                                  tls_key = /etc/godwit/key.pem
+ *   user = godwit                  tls_key = /etc/godwit/key.pem
+ *   harden = yes
  *
  * A length of time is a number and ms, s, m, h or d, or `forever`.
  *
@@ -77,7 +78,9 @@
     X(proxy_header)                                                                                \
     X(memory)                                                                                      \
     X(tls_cert)                                                                                    \
-    X(tls_key)
+    X(tls_key)                                                                                     \
+    X(user)                                                                                        \
+    X(harden)
 
 /* Texts as given, NULL = not given. */
 typedef struct {
@@ -111,6 +114,8 @@ typedef struct {
     gate_settings gate;
     int64_t memory_bytes; /* of requests and answers that are under way */
     const char *tls_cert, *tls_key; /* both or none */
+    const char *user;               /* to become after the start; NULL = stay */
+    bool harden;
 } config;
 
 /* flags: what the command line gave. environment: looks a variable up, NULL when absent; may be

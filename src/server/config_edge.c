@@ -81,6 +81,10 @@ godwit_status config_edge(const config_texts *t, config *out, char message[512])
         return config_bad(message, "memory", t->memory, "a number of MiB, at least 64");
     }
     out->memory_bytes = (int64_t)mebibytes << 20;
+    out->user = t->user;
+    if (t->harden && !config_flag(t->harden, &out->harden)) {
+        return config_bad(message, "harden", t->harden, "yes or no");
+    }
     out->tls_cert = t->tls_cert;
     out->tls_key = t->tls_key;
     if (!t->tls_cert != !t->tls_key) {

@@ -6,6 +6,8 @@
 
 /* Decimal digits, at most `max`. */
 bool config_number(const char *text, int max, int *out);
+/* yes, no and the like. */
+bool config_flag(const char *text, bool *out);
 /* message = "key = 'value' is not wanted"; INVALID. */
 godwit_status config_bad(char message[512], const char *key, const char *value, const char *wanted);
 /* config_edge.c: limits, proxies. */

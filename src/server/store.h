@@ -38,6 +38,8 @@ typedef struct store_tables store_tables;
 /* Opens or creates the store: a folder (SQLite), or postgres://.. (PostgreSQL). message: at least
  * 512 bytes, receives the reason. */
 godwit_status store_open(const char *where, store **out, char *message) MUST_USE;
+/* Large sorts put their temporary files there from now on; once per process, before store_open. */
+godwit_status store_temporary_folder(const char *path) MUST_USE;
 void store_close(store *st);
 /* Text about the last failure, without values. */
 const char *store_message(const store *st);

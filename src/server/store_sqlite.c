@@ -441,3 +441,8 @@ void lite_tidy(store *st, int64_t budget_ms) {
         return; /* only advice for the query planner */
     }
 }
+
+godwit_status store_temporary_folder(const char *path) {
+    sqlite3_temp_directory = sqlite3_mprintf("%s", path);
+    return sqlite3_temp_directory ? GODWIT_OK : GODWIT_NOMEM;
+}

@@ -1,11 +1,15 @@
 /* Hooks that do what their input says, for the tests: a validated title or a contested note
  * beginning with "crash", "hang", "much", "garbage" or "wild" makes them misbehave; every other
- * note becomes "theirs+ours". UNRULY_VERSION makes a table of another version. */
+ * note becomes "theirs+ours". A title "open PATH" or "persona" is refused with what came of trying.
+ * UNRULY_VERSION makes a table of another version. */
 #include "godwit/hook.h"
 
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/personality.h>
 
 #ifndef UNRULY_VERSION
 #define UNRULY_VERSION GODWIT_HOOK_VERSION
@@ -25,6 +29,27 @@ static void behave(const godwit_hook_value *v) {
     }
 }
 
+/* What a hook should not be able to do where the server is hardened. */
+static bool tries(const godwit_hook_value *v, char *reason, size_t reason_bytes) {
+    char path[1024] = "";
+    if (v->type != GODWIT_HOOK_TEXT || v->len >= sizeof path) {
+        return false;
+    }
+    memcpy(path, v->bytes, v->len);
+    bool file = strncmp(path, "open ", 5) == 0;
+    if (!file && strcmp(path, "persona") != 0) {
+        return false;
+    }
+    errno = 0;
+    FILE *opened = file ? fopen(path + 5, "rb") : NULL;
+    bool done = file ? opened != NULL : personality(0xffffffff) >= 0;
+    snprintf(reason, reason_bytes, "%s", done ? "done" : strerror(errno));
+    if (opened) {
+        fclose(opened);
+    }
+    return true;
+}
+
 static int validate(const godwit_hook_operation *o, char *reason, size_t reason_bytes) {
     printf("asked about %s\n", o->id); /* goes to the log and spoils nothing */
     fflush(stdout);
@@ -34,6 +59,9 @@ static int validate(const godwit_hook_operation *o, char *reason, size_t reason_
             continue;
         }
         behave(v);
+        if (tries(v, reason, reason_bytes)) {
+            return 1;
+        }
         if (v->type == GODWIT_HOOK_TEXT && strncmp(v->bytes, "garbage", 7) == 0) {
             memset(reason, 0xff, reason_bytes); /* no UTF-8, no end */
             return 1;
