@@ -161,6 +161,17 @@ static void read_columns(world *w, version *v, const char *text, bool full) {
     }
 }
 
+/* A row that comes back has what its deletion kept of it: values that the same commit had written
+ * before it deleted the row are in no change of the log. */
+static void settle_return(version *v, int64_t seq) {
+    for (int c = 0; c < COLUMNS && v->gone; c++) {
+        if (v->ver[c] == seq) {
+            v->ver[c] = v->written[c] = v->gone;
+            v->changer[c] = v->writer[c] = v->gone_by;
+        }
+    }
+}
+
 static void read_changes(world *w, int scope, int64_t seq, bool must_be_none) {
     sqlite3_stmt *q =
         query(w->server.observer, "SELECT tbl, pk, kind, full_row, cols FROM godwit_change WHERE"
@@ -182,8 +193,13 @@ static void read_changes(world *w, int scope, int64_t seq, bool must_be_none) {
         bool upsert = query_text(q, 2)[0] == 'U', full = sqlite3_column_int(q, 3) != 0;
         bool was = v->present;
         v->present = upsert;
+        v->gone = upsert ? v->gone : seq;
+        v->gone_by = upsert ? v->gone_by : w->oracle.scopes[scope].committing;
         if (upsert && (full || was)) {
             read_columns(w, v, query_text(q, 4), full);
+            if (!was) {
+                settle_return(v, seq);
+            }
         } else if (upsert) {
             sim_fail(w, "I11", "commit %lld of s%d changes columns of %s %s, which is not there",
                      (long long)seq, scope, query_text(q, 0), query_text(q, 1));
@@ -218,13 +234,17 @@ static void claim_columns(world *w, int scope, int64_t seq, int first) {
         int at = (int)(stream_of(w, scope, d->device) - o->scopes[scope].streams);
         version *v = next_version(o, k->row, seq);
         const version *was = oracle_at(o, k->row, seq - 1);
-        bool fresh = k->kind == 'c' && v->present && (!was || !was->present);
+        bool back = v->present && (!was || !was->present), fresh = k->kind == 'c' && back;
         for (int c = 0; c < COLUMNS; c++) {
             v->ver[c] = fresh ? seq : v->ver[c];
             v->changer[c] = fresh ? at + 1 : v->changer[c];
             bool named = k->kind == 'c' || k->mask >> c & 1;
             if (v->present && named) { /* who wanted another value believes it to be there */
                 bool equal = v->value[c] == k->now[c];
+                if (back && equal) {
+                    v->ver[c] = seq;
+                    v->changer[c] = at + 1;
+                }
                 v->written[c] = equal ? seq : v->written[c];
                 v->writer[c] = equal ? at + 1 : v->writer[c];
                 v->authors[c] = (v->authors[c] & ~(UINT64_C(1) << at)) | (uint64_t)equal << at;

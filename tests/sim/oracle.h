@@ -47,7 +47,9 @@ typedef struct { /* a row as some commit left it */
     int writer[COLUMNS];        /* whose: index of the stream + 1 */
     int changer[COLUMNS];       /* whose commit that was: index of the stream + 1, 0 = nobody's */
     uint64_t authors[COLUMNS];  /* streams that wrote this very value, by their index */
-    int row, before;            /* index of the row's version before, -1 = none */
+    int64_t gone;               /* commit that deleted it last, and whose that was */
+    int gone_by;
+    int row, before; /* index of the row's version before, -1 = none */
 } version;
 
 typedef struct {
