@@ -77,7 +77,8 @@ void server_start(world *w) {
     if (status == GODWIT_OK) {
         status = service_reader_open(s->service, &s->reader);
     }
-    sim_trace(w, "server starts: %s %s", godwit_status_name(status), message);
+    /* the message may name a file of this process: no part of the trace */
+    sim_trace(w, "server starts: %s", godwit_status_name(status));
     if (status != GODWIT_OK) {
         if (status == GODWIT_CORRUPT || status == GODWIT_INTERNAL || s->disk.quiet) {
             sim_fail(w, "I28", "the server does not start: %s: %s", godwit_status_name(status),
