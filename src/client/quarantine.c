@@ -1,5 +1,6 @@
 /* Operations that are given up: by the engine (poison), or by a person (discard). Making one again
  * is repair.c. */
+#include "client/repair.h"
 #include "client/count.h"
 #include "client/pump.h"
 #include "client/seal.h"
@@ -81,11 +82,9 @@ static godwit_status find_waiting(godwit *g, const char *id, int64_t *lsn, op_st
     godwit_status status =
         id ? seal_find(g, slice_of(id), lsn) : client_fail(g, GODWIT_MISUSE, NO_ID);
     if (status == GODWIT_OK) {
-        status =
-            db_text(&g->db, &a, &text,
-                    "SELECT o.state FROM godwit_dead_letters AS w JOIN godwit_op AS o ON o.lsn ="
-                    " w.lsn WHERE w.lsn = ?1",
-                    "i", *lsn);
+        status = db_text(&g->db, &a, &text,
+                         "SELECT o.state FROM godwit_op AS o WHERE o.lsn = ?1 AND " LETTER_OF_O,
+                         "i", *lsn);
     }
     if (status == GODWIT_OK && !op_state_parse(text, state)) {
         status = GODWIT_CORRUPT;

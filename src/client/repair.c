@@ -206,7 +206,7 @@ static godwit_status first_dependency(repair *r, const letter *l, int64_t *lsn) 
             r->s.d,
             "SELECT d.depends_on FROM godwit_dep AS d JOIN godwit_op AS o ON o.lsn = d.depends_on"
             " WHERE d.lsn = ?1 AND d.hard = 1 AND (o.state IN ('pending', 'acked', 'parked') OR"
-            " EXISTS (SELECT 1 FROM godwit_dead_letters AS w WHERE w.lsn = o.lsn)) ORDER BY 1",
+            " (" LETTER_OF_O ")) ORDER BY 1",
             &r->deps);
     } else {
         sqlite3_reset(r->deps);

@@ -5,6 +5,11 @@
 
 #include "client/settle.h"
 
+/* What makes an operation `o` one of godwit_dead_letters. */
+#define LETTER_OF_O                                                                                \
+    "o.state IN ('rejected', 'blocked', 'conflict') AND NOT EXISTS (SELECT 1 FROM godwit_outcome"  \
+    " AS x WHERE x.lsn = o.lsn AND x.resolution IS NOT NULL)"
+
 /* One refused operation that nobody has dealt with. */
 typedef struct {
     int64_t lsn, new_lsn; /* new_lsn 0: not made again */

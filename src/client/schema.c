@@ -264,8 +264,10 @@ static const char conflicts_view[] =
     "godwit_conflict AS c JOIN godwit_table AS t ON t.tbl ="
     " c.tbl";
 
+/* Materialized: a statement over it has read all of it when its first row is there, and its rows
+ * may be dealt with one by one while it runs. */
 static const char dead_letters_view[] =
-    "CREATE VIEW godwit_dead_letters AS SELECT " OP_ID
+    "CREATE VIEW godwit_dead_letters AS WITH w AS MATERIALIZED (SELECT " OP_ID
     " AS id, o.operation AS operation, o.entity_type "
     "AS"
     " entity_type, o.entity_id AS entity_id, CASE o.state WHEN 'conflict' THEN 'conflict' ELSE"
@@ -282,7 +284,7 @@ static const char dead_letters_view[] =
     " ('rejected', 'blocked', 'conflict') AND o.state <> 'retired' AND NOT "
     "EXISTS (SELECT 1 FROM"
     " godwit_outcome AS x WHERE x.lsn = o.lsn AND"
-    " x.resolution IS NOT NULL)";
+    " x.resolution IS NOT NULL)) SELECT * FROM w";
 
 static const char applying_view[] =
     "CREATE VIEW godwit_applying AS SELECT 1 - capture AS applying FROM godwit_state";
