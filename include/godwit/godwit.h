@@ -77,7 +77,8 @@ typedef struct {
     const char *label;      /* shown to operators, e.g. "Ana's phone" */
     /* How long the past is kept on the device: a number and s, m, h or d, or "forever". */
     const char *keep_archive; /* operations that are done, for a server restored from a backup: must
-                                 exceed the age of its backups; default "14d" */
+                                 exceed the age of its backups; default "14d". Their outcomes stay as
+                                 long as history */
     const char *keep_history; /* decided conflicts, outcomes, refused operations that have been dealt
                                  with; what waits for a person stays; default "90d" */
     const char *ca_file;      /* PEM file of the authorities that the server's certificate is checked

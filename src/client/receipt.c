@@ -29,40 +29,43 @@
     " '$.policy'), 'state', c.state)), '[]') FROM godwit_conflict AS c WHERE c.op_key = " key ")"
 #define REFUSED "o.state IN ('rejected', 'blocked', 'conflict')"
 
+#define ID_OF(lsn) "(SELECT " OP_ID_OF("v", lsn) " FROM godwit_meta WHERE k = 'lineage')"
+
+static const char kept[] =
+    "SELECT " OP_ID " AS id, o.client_key AS client_key, o.operation AS operation, o.entity_type AS"
+    " entity_type, o.entity_id AS entity_id, o.scope AS scope, " OP_CREATED " AS created_at, CASE"
+    " WHEN x.resolution IN ('retried', 'edited') THEN 'superseded' WHEN o.state IN ('rejected',"
+    " 'blocked') THEN 'rejected' WHEN o.state = 'conflict' THEN 'conflict' ELSE o.outcome END AS"
+    " outcome, CASE WHEN " REFUSED " THEN o.last_error_code END AS code, CASE WHEN " REFUSED
+    " THEN o.last_error END AS detail, o.commit_seq AS commit_seq, o.last_attempt_at AS"
+    " decided_at, x.resolution AS resolution, CASE x.resolution WHEN 'discarded' THEN x.detail END"
+    " AS reason, x.resolution_op AS superseded_by, o.supersedes AS supersedes, " REPLACED(
+        "lower(hex(o.idempotency_key))") " AS replaced, o.group_first AS group_first, o.lsn AS lsn"
+                                         " FROM godwit_op AS o LEFT JOIN godwit_outcome AS x ON"
+                                         " x.id = (SELECT max(id) FROM godwit_outcome WHERE lsn ="
+                                         " o.lsn) WHERE o.outcome IS NOT NULL OR " REFUSED;
+
+static const char forgotten[] =
+    "SELECT " ID_OF("x.lsn") ", NULL, NULL, NULL, NULL, NULL, NULL, CASE WHEN x.resolution IN"
+                             " ('retried', 'edited') THEN 'superseded' WHEN x.outcome = 'blocked'"
+                             " THEN 'rejected' ELSE x.outcome END, x.code, x.detail, NULL, x.at,"
+                             " x.resolution, NULL, x.resolution_op, NULL, " REPLACED(
+                                 "lower(hex(x.idempotency_key))") ", NULL, x.lsn FROM"
+                                                                  " godwit_outcome AS x WHERE NOT"
+                                                                  " EXISTS (SELECT 1 FROM"
+                                                                  " godwit_op AS o WHERE o.lsn ="
+                                                                  " x.lsn)";
+
+static const char applied[] =
+    "SELECT " ID_OF("r.lsn") ", NULL, NULL, NULL, NULL, NULL, NULL, coalesce(r.outcome,"
+                             " 'applied'), NULL, NULL, r.commit_seq,"
+                             " strftime('%Y-%m-%dT%H:%M:%SZ', r.at, 'unixepoch'), NULL, NULL, NULL,"
+                             " NULL, NULL, NULL, r.lsn FROM godwit_receipt AS r";
+
 void receipt_view(bytes *b, int64_t further_keys) {
     (void)further_keys;
-    bytes_text(
-        b,
-        "CREATE VIEW godwit_receipts AS SELECT " OP_ID
-        " AS id, o.client_key AS client_key, o.operation"
-        " AS operation, o.entity_type AS entity_type, o.entity_id AS entity_id, o.scope AS scope,"
-        " " OP_CREATED " AS created_at, CASE WHEN x.resolution IN ('retried', 'edited') THEN"
-        " 'superseded' WHEN o.state IN ('rejected', 'blocked') THEN 'rejected' WHEN o.state ="
-        " 'conflict' THEN 'conflict' ELSE o.outcome END AS outcome, CASE WHEN " REFUSED
-        " THEN o.last_error_code END AS code, CASE WHEN " REFUSED " THEN o.last_error END AS"
-        " detail, o.commit_seq AS commit_seq, o.last_attempt_at AS decided_at, x.resolution AS"
-        " resolution, CASE x.resolution WHEN 'discarded' THEN x.detail END AS reason,"
-        " x.resolution_op AS superseded_by, o.supersedes AS supersedes, " REPLACED(
-            "lower(hex(o.idempotency_key))") " AS replaced, o.group_first AS group_first,"
-                                             " o.lsn AS lsn FROM godwit_op AS o LEFT JOIN "
-                                             "godwit_outcome AS x ON x.id = (SELECT max(id)"
-                                             " FROM godwit_outcome WHERE lsn = o.lsn) WHERE "
-                                             "o.outcome IS NOT NULL OR " REFUSED
-                                             " UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, "
-                                             "NULL, NULL, CASE WHEN x.resolution IN"
-                                             " ('retried', 'edited') THEN 'superseded' WHEN "
-                                             "x.outcome = 'blocked' THEN 'rejected' ELSE"
-                                             " x.outcome END, x.code, x.detail, NULL, x.at, "
-                                             "x.resolution, NULL, x.resolution_op, NULL, " REPLACED(
-                                                 "lower(hex(x.idempotency_key))") ", NULL, x.lsn "
-                                                                                  "FROM "
-                                                                                  "godwit_outcome "
-                                                                                  "AS x WHERE"
-                                                                                  " NOT EXISTS "
-                                                                                  "(SELECT 1 FROM "
-                                                                                  "godwit_op AS o "
-                                                                                  "WHERE o.lsn = "
-                                                                                  "x.lsn)");
+    bytes_printf(b, "CREATE VIEW godwit_receipts AS %s UNION ALL %s UNION ALL %s", kept, forgotten,
+                 applied);
 }
 
 /* ---- Reading one ---- */
@@ -84,7 +87,7 @@ static godwit_status read_decided(godwit *g, int64_t lsn, godwit_receipt *out, b
     godwit_status status = db_prepare(
         &g->db,
         "SELECT outcome, code, detail, commit_seq, superseded_by, resolution FROM godwit_receipts"
-        " WHERE lsn = ?1 ORDER BY id IS NULL LIMIT 1",
+        " WHERE lsn = ?1 LIMIT 1",
         &stmt);
     if (status == GODWIT_OK) {
         status = db_bind_int(&g->db, stmt, 1, lsn);

@@ -161,6 +161,7 @@ static const char *const steps[] = {
     ("ALTER TABLE godwit_identity ADD COLUMN user_id TEXT;"
      "ALTER TABLE godwit_identity ADD COLUMN server_id TEXT;"),
     LEANER_OPERATIONS,
+    RECEIPT_TABLE,
 };
 
 /* The entity id of a captured row, as semantics 13.1 writes it. %s: text of part i. */

@@ -99,13 +99,23 @@ static godwit_status keep_notes(godwit *g, int64_t now_ms, int64_t keep_ms, int6
     return status;
 }
 
+#define DONE                                                                                       \
+    "(SELECT o.lsn FROM godwit_op AS o WHERE o.lsn <= ?1 AND o.state = 'retired' AND NOT EXISTS"   \
+    " (SELECT 1 FROM godwit_identity AS i WHERE i.scope = o.scope AND i.device_id = o.device_id"   \
+    " AND i.acked_seq = o.sequence_number) ORDER BY o.lsn LIMIT ?2)"
+
+/* What became of them is kept longer, in few bytes. */
 static godwit_status forget_operations(godwit *g, int64_t lsn) {
-    return db_run(&g->db,
-                  "DELETE FROM godwit_op WHERE lsn IN (SELECT o.lsn FROM godwit_op AS o WHERE"
-                  " o.lsn <= ?1 AND o.state = 'retired' AND NOT EXISTS (SELECT 1 FROM"
-                  " godwit_identity AS i WHERE i.scope = o.scope AND i.device_id = o.device_id"
-                  " AND i.acked_seq = o.sequence_number) ORDER BY o.lsn LIMIT ?2)",
-                  "ii", lsn, (int64_t)CHUNK_ROWS);
+    godwit_status status =
+        db_run(&g->db,
+               "INSERT OR IGNORE INTO godwit_receipt SELECT p.lsn, p.commit_seq,"
+               " nullif(p.outcome, 'applied'), CAST(strftime('%s', p.last_attempt_at) AS INTEGER)"
+               " FROM godwit_op AS p WHERE p.lsn IN " DONE " AND p.outcome IS NOT NULL AND NOT"
+               " EXISTS (SELECT 1 FROM godwit_outcome AS x WHERE x.lsn = p.lsn)",
+               "ii", lsn, (int64_t)CHUNK_ROWS);
+    return status == GODWIT_OK ? db_run(&g->db, "DELETE FROM godwit_op WHERE lsn IN " DONE, "ii",
+                                        lsn, (int64_t)CHUNK_ROWS)
+                               : status;
 }
 
 /* ---- Decided conflicts and outcomes ---- */
@@ -198,6 +208,16 @@ static godwit_status forget_conflicts(godwit *g, slice before) {
                : status;
 }
 
+static godwit_status forget_receipts(godwit *g, int64_t before_ms, bool *more) {
+    godwit_status status =
+        db_run(&g->db,
+               "DELETE FROM godwit_receipt WHERE lsn IN (SELECT lsn FROM godwit_receipt WHERE"
+               " coalesce(at, 0) < ?1 ORDER BY lsn LIMIT ?2)",
+               "ii", before_ms / 1000, (int64_t)CHUNK_ROWS);
+    *more = *more || sqlite3_changes64(g->db.handle) == CHUNK_ROWS;
+    return status;
+}
+
 static godwit_status forget_history(godwit *g, int64_t now_ms, int64_t keep_ms) {
     int64_t last_ms = 0;
     bool more = false;
@@ -209,6 +229,9 @@ static godwit_status forget_history(godwit *g, int64_t now_ms, int64_t keep_ms) 
     }
     wire_time_write(now_ms > keep_ms ? now_ms - keep_ms : 0, at);
     status = forget_outcomes(g, slice_of(at), &more);
+    if (status == GODWIT_OK) {
+        status = forget_receipts(g, now_ms > keep_ms ? now_ms - keep_ms : 0, &more);
+    }
     if (status == GODWIT_OK) {
         status = forget_conflicts(g, slice_of(at));
     }

@@ -1,5 +1,6 @@
 """Growth is bounded: the server forgets what is old, and a device that was away for longer than that
 keeps its queue, starts from a snapshot and delivers."""
+import json
 import threading
 
 from harness import SCHEMA, cli, settle, wait_until
@@ -165,7 +166,7 @@ def test_a_devices_own_history_is_bounded(world):
     for i in range(5):
         a.run("INSERT INTO pins(id, title) VALUES (?, 'x')", f"p-{i}")
         a.sync()
-    a.run("UPDATE pins SET id = 'p-0' WHERE id = 'p-1' AND 0")
+    ids = [r[0] for r in a.run("SELECT id FROM sync_queue ORDER BY lsn")]
     assert a.one("SELECT count(*) FROM godwit_op") == 5  # kept for a server that forgets
     a.run("SELECT godwit_init('{\"keepArchive\":\"50ms\"}')")
     a.run("DELETE FROM godwit_meta WHERE k = 'archive'")
@@ -176,6 +177,11 @@ def test_a_devices_own_history_is_bounded(world):
         a.sync()
         return a.one("SELECT count(*) FROM godwit_op") == 1
     wait_until(gone, what="old operations are gone", every=0.06)
+    # what became of them is known still
+    receipts = a.run("SELECT id, outcome, commit_seq, decided_at FROM godwit_receipts ORDER BY lsn")
+    assert [r[:3] for r in receipts] == [(id_, "applied", i + 1) for i, id_ in enumerate(ids)]
+    assert all(r[3].startswith("20") for r in receipts)
+    assert json.loads(a.one("SELECT godwit_wait(?)", ids[0]))["outcome"] == "applied"
     # a clock that was far ahead once stops nothing
     a.run("INSERT INTO pins(id, title) VALUES ('p-7', 'x')")
     a.sync()
@@ -183,6 +189,10 @@ def test_a_devices_own_history_is_bounded(world):
     a.run("UPDATE godwit_meta SET v = 32503680000000 WHERE k = 'history'")
     wait_until(gone, what="they are gone all the same", every=0.06)
     assert a.one("SELECT CAST(v AS INTEGER) FROM godwit_meta WHERE k = 'history'") < 32503680000000
+    a.run("UPDATE godwit_receipt SET at = 1600000000 WHERE lsn < 3")
+    a.run("DELETE FROM godwit_meta WHERE k = 'history'")
+    a.sync()
+    assert a.one("SELECT min(lsn) FROM godwit_receipts") == 3
     # the last one stays: its key tells histories apart
     a.run("INSERT INTO pins(id, title) VALUES ('p-9', 'after')")
     a.sync()

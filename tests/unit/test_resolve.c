@@ -326,7 +326,7 @@ static void older_databases_are_brought_up(void **state) {
              " KEY, scope TEXT NOT NULL, tbl INTEGER NOT NULL, pk TEXT NOT NULL, kind TEXT NOT"
              " NULL, body TEXT NOT NULL, state TEXT NOT NULL, at TEXT NOT NULL) WITHOUT ROWID;"
              "INSERT INTO godwit_conflict SELECT * FROM x; DROP TABLE x; DROP VIEW godwit_captured;"
-             "DROP TABLE godwit_counter; DROP TABLE godwit_gap; UPDATE godwit_meta SET v"
+             "DROP TABLE godwit_counter; DROP TABLE godwit_gap; DROP TABLE godwit_receipt; UPDATE godwit_meta SET v"
              " = 1 WHERE k = 'schema_version'; UPDATE godwit_cursor SET state = 'staging'");
     device_close(f.c);
     device_open(f.c);
