@@ -108,11 +108,30 @@ static void test_a_lease_that_was_not_returned_is_ones_own(void **state) {
     world_deinit(&w);
 }
 
+/* The clock is set back by years while the next attempt is waited for: the wait is over. */
+static void test_a_clock_set_back_ends_a_wait(void **state) {
+    world w;
+    const char *text = NULL;
+    (void)state;
+    world_init(&w, WORLD_SCHEMA);
+    device *d = world_field_device(&w);
+    device_exec(d, "INSERT INTO pins(id) VALUES ('a')");
+    w.faults = (faults){.status = 503, .body = "{}", .retry_after_ms = 60000, .times = 1};
+    assert_int_not_equal(godwit_sync(d->g, 0, NULL), GODWIT_OK);
+    device_check(d, godwit_next(d->g, &text));
+    assert_non_null(strstr(text, "waitMs"));
+    w.ahead_ms -= INT64_C(4) * 365 * 86400000;
+    device_check(d, godwit_next(d->g, &text));
+    assert_non_null(strstr(text, "\"path\""));
+    world_deinit(&w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_old_answer_is_not_applied),
         cmocka_unit_test(test_a_lease_from_the_future_does_not_hold),
         cmocka_unit_test(test_a_lease_that_was_not_returned_is_ones_own),
+        cmocka_unit_test(test_a_clock_set_back_ends_a_wait),
         cmocka_unit_test(test_a_row_made_anew_after_its_conflict_is_closed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
