@@ -38,6 +38,30 @@ def test_promtool_accepts_it(world, server):
         assert done.returncode == 0 and not done.stdout and not done.stderr, done
 
 
+def test_names_that_look_like_metrics(world):
+    """A device of a server that takes any table chooses their names."""
+    server = world.server(schema=None, dev=True)
+    names = ['p"} 1', "back\\slash", "{x='y'}", "ü,=\"", "up 0 #"]
+    a = world.device("a", server, schema=None, tables=())
+    a.init()
+    for name in names:
+        quoted = '"' + name.replace('"', '""') + '"'
+        a.run(f"CREATE TABLE {quoted} (id TEXT PRIMARY KEY, x)")
+        a.run("SELECT godwit_track(?)", name)
+        a.run(f"INSERT INTO {quoted} VALUES ('1', 1)")
+    a.sync()
+    text = scrape(server)
+    operations = [line for line in text.splitlines() if line.startswith("godwit_operations_total{")]
+    for name in names:
+        escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+        assert sum(f'"{escaped}"' in line for line in operations) >= 1, (name, operations)
+    assert len([line for line in text.splitlines() if line.startswith("godwit_ready")]) == 1
+    assert "\n\n" not in text.strip()
+    if PROMTOOL:
+        done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, text=True)
+        assert done.returncode == 0 and not done.stdout and not done.stderr, done
+
+
 def busy(world, server):
     """A bit of everything; returns two devices."""
     a, b = world.device("a", server), world.device("b", server)

@@ -104,3 +104,31 @@ def test_what_waits_survives_a_killed_process(world):
     assert server.query("SELECT count(*) FROM forms") == [(1,)]
     assert server.query("SELECT count(DISTINCT commit_seq), count(*) FROM godwit_change WHERE tbl IN ('pins', 'forms')"
                         ) == [(1, 2)], "what was one transaction came back as one"
+
+
+def test_a_retried_conflict_is_decided(world):
+    """Retry and edit are a person's choice: the ledger closes on the server and everywhere else."""
+    columns = "id TEXT PRIMARY KEY, title TEXT"
+    server = world.server(schema=f"CREATE TABLE pins ({columns});", config="[table pins]\npolicy.title = manual\n")
+    a, b = (world.device(n, server, schema=f"CREATE TABLE pins ({columns});", tables=("pins",)) for n in "ab")
+    a.run("INSERT INTO pins VALUES ('p-1', 'x'), ('p-2', 'x'), ('p-3', 'x')")
+    settle(a, b)
+    b.run("UPDATE pins SET title = 'of b'")
+    b.sync()
+    for i in (1, 2, 3):
+        a.run("UPDATE pins SET title = 'of a' WHERE id = ?", f"p-{i}")
+    a.sync_cli()
+    letters = dict(a.run("SELECT entity_id, id FROM godwit_dead_letters WHERE status = 'conflict'"))
+    assert len(letters) == 3
+    a.run("SELECT godwit_retry(?)", letters["p-1"])
+    a.run("SELECT godwit_edit(?, '{\"title\":\"of both\"}')", letters["p-2"])
+    for _ in range(2):
+        a.sync_cli()
+        b.sync()
+    titles = [("p-1", "of a"), ("p-2", "of both"), ("p-3", "of b")]
+    assert server.rows("pins") == a.rows("pins") == b.rows("pins") == titles
+    ledger = [("p-1", "resolved"), ("p-2", "resolved"), ("p-3", "open")]
+    assert server.query("SELECT pk, state FROM godwit_conflict ORDER BY pk") == ledger
+    for device in (a, b):
+        assert device.run("SELECT entity_id, state FROM godwit_conflicts ORDER BY entity_id") == ledger
+    assert [r[0] for r in a.run("SELECT entity_id FROM godwit_dead_letters")] == ["p-3"]
