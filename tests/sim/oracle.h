@@ -149,6 +149,8 @@ void oracle_judge(struct world *w, int scope, int64_t seq, int first);
 
 /* Judges what comes before what in commit `seq`, and its clocks; decisions[first..] are its own. */
 void oracle_order(struct world *w, int scope, int64_t seq, int first);
+/* From now on every group is decided twice, and both must be the same. */
+void oracle_twice(struct world *w);
 /* Judges operations of commit `seq` that take a decision back. */
 void oracle_revert(struct world *w, int scope, int64_t seq, int first);
 /* A device has operation `op` (index), which follows those it had. */

@@ -94,6 +94,7 @@ static void begin(world *w, uint64_t seed) {
     w->current = -1;
     w->trace = UINT64_C(14695981039346656037);
     oracle_init(&w->oracle);
+    oracle_twice(w);
     swarm_pick(w);
     server_init(w);
     for (int i = 0; i < w->swarm.devices; i++) {

@@ -67,6 +67,7 @@
     X(RESOLVED, "conflict resolved")                                                               \
     X(REVERTED, "decision reverted")                                                               \
     X(TAKEN_BACK, "value taken back")                                                              \
+    X(DECIDED, "group decided twice")                                                              \
     X(DEPENDENCY, "dependency judged")                                                             \
     X(CLOCK, "vector clock judged")
 typedef enum {
