@@ -6,6 +6,7 @@
 #include "db/copy.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #define STEP_PAGES 512
 
@@ -42,14 +43,23 @@ godwit_status db_copy(db *from, db *to, db_copy_progress *progress, void *contex
     return status;
 }
 
+/* quick_check writes down what it could not read like damage: "unable to get the page. error
+ * code=266".
+ */
+static int code_in(const char *finding) {
+    const char *at = strstr(finding, "error code");
+    return at ? (int)strtol(at + strcspn(at, "0123456789"), NULL, 10) : 0;
+}
+
 godwit_status db_check(db *d) {
     slice found = {0};
     arena a;
     arena_init(&a, NULL, 0);
     godwit_status status = db_text(d, &a, &found, "PRAGMA quick_check(1)", "");
     if (status == GODWIT_OK && !slice_is(found, "ok")) {
+        status = db_status(d, code_in(found.ptr));
+        status = status == GODWIT_OK ? GODWIT_CORRUPT : status;
         snprintf(d->message, sizeof d->message, SLICE_FMT, SLICE_ARG(found));
-        status = GODWIT_CORRUPT;
     }
     arena_deinit(&a);
     return status == GODWIT_INVALID ? GODWIT_OK : status;

@@ -81,7 +81,14 @@ void db_attach(db *d, sqlite3 *handle) {
     d->handle = handle;
 }
 
-void db_forget(db *d) {
+static void forget_undo(db *d) {
+    for (size_t i = 0; i < DB_UNDO_COUNT; i++) {
+        sqlite3_finalize(d->undo[i]);
+        d->undo[i] = NULL;
+    }
+}
+
+static void forget_idle(db *d) {
     for (size_t i = 0; i < DB_CACHE_SLOTS; i++) {
         if (d->cache[i].stmt && !d->cache[i].busy) {
             sqlite3_finalize(d->cache[i].stmt);
@@ -90,11 +97,19 @@ void db_forget(db *d) {
     }
 }
 
+void db_forget(db *d) {
+    if (d->depth == 0) {
+        forget_undo(d);
+    }
+    forget_idle(d);
+}
+
 void db_close(db *d) {
     for (size_t i = 0; i < DB_CACHE_SLOTS; i++) {
         sqlite3_finalize(d->cache[i].stmt);
         d->cache[i] = (db_slot){0};
     }
+    forget_undo(d);
     if (d->owned) {
         sqlite3_close_v2(d->handle);
     }
@@ -323,21 +338,55 @@ void db_column_value(sqlite3_stmt *stmt, int column, value *out) {
     }
 }
 
-godwit_status db_begin(db *d) {
-    godwit_status status = db_exec(d, d->depth == 0 ? "BEGIN IMMEDIATE" : "SAVEPOINT godwit_step");
+/* A rollback that has to be prepared first fails when memory is short, and the transaction would
+ * stay open: on a lent connection the application would go on writing in it, and lose that. */
+static godwit_status prepare_undo(db *d, int from, int to) {
+    static const char *const sql[DB_UNDO_COUNT] = {"ROLLBACK", "ROLLBACK TO godwit_step",
+                                                   "RELEASE godwit_step"};
+    int rc = SQLITE_OK;
+    for (int i = from; i <= to && rc == SQLITE_OK; i++) {
+        if (!d->undo[i]) {
+            rc = sqlite3_prepare_v3(d->handle, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &d->undo[i],
+                                    NULL);
+        }
+    }
+    return db_status(d, rc);
+}
+
+static int undo_once(db *d, int which) {
+    (void)sqlite3_step(d->undo[which]);
+    return sqlite3_reset(d->undo[which]);
+}
+
+/* SQLite prepares it once more where the schema or a setting has changed since. Then what idle
+ * statements hold is given back first. */
+static void undo(db *d, int which) {
+    if ((undo_once(d, which) & 0xff) == SQLITE_NOMEM) {
+        forget_idle(d);
+        (void)sqlite3_db_release_memory(d->handle);
+        (void)undo_once(d, which);
+    }
+}
+
+static godwit_status begin(db *d, const char *sql) {
+    godwit_status status = d->depth == 0 ? prepare_undo(d, DB_UNDO_ALL, DB_UNDO_ALL)
+                                         : prepare_undo(d, DB_UNDO_STEP, DB_UNDO_RELEASE);
+    if (status == GODWIT_OK) {
+        status = db_exec(d, sql);
+    }
     if (status == GODWIT_OK) {
         d->depth++;
     }
     return status;
 }
 
+godwit_status db_begin(db *d) {
+    return begin(d, d->depth == 0 ? "BEGIN IMMEDIATE" : "SAVEPOINT godwit_step");
+}
+
 godwit_status db_begin_read(db *d) {
     ASSERT(d->depth == 0);
-    godwit_status status = db_exec(d, "BEGIN DEFERRED");
-    if (status == GODWIT_OK) {
-        d->depth++;
-    }
-    return status;
+    return begin(d, "BEGIN DEFERRED");
 }
 
 godwit_status db_commit(db *d) {
@@ -354,9 +403,12 @@ void db_rollback(db *d) {
     d->depth--;
     /* SQLite may have rolled the whole transaction back already (FULL, IOERR): nothing is left then */
     if (!sqlite3_get_autocommit(d->handle)) {
-        (void)sqlite3_exec(d->handle,
-                           d->depth == 0 ? "ROLLBACK" : "ROLLBACK TO godwit_step; RELEASE godwit_step",
-                           NULL, NULL, NULL);
+        if (d->depth == 0) {
+            undo(d, DB_UNDO_ALL);
+        } else {
+            undo(d, DB_UNDO_STEP);
+            undo(d, DB_UNDO_RELEASE);
+        }
     }
 }
 

@@ -16,12 +16,15 @@ typedef struct {
     bool busy;          /* handed out by db_prepare, not yet given back */
 } db_slot;
 
+enum { DB_UNDO_ALL, DB_UNDO_STEP, DB_UNDO_RELEASE, DB_UNDO_COUNT };
+
 typedef struct {
     sqlite3 *handle;
     bool owned;
     char message[256];
     db_slot cache[DB_CACHE_SLOTS]; /* by text hash, linear probing; full = prepared without cache */
     int depth;                     /* nesting of db_begin */
+    sqlite3_stmt *undo[DB_UNDO_COUNT]; /* prepared before they are needed: undoing takes no memory */
 } db;
 
 /* Opens or creates `path` (flags: SQLITE_OPEN_*), busy timeout in ms. */
@@ -60,7 +63,8 @@ slice db_column_slice(sqlite3_stmt *stmt, int column);
 void db_column_value(sqlite3_stmt *stmt, int column, value *out);
 
 /* BEGIN IMMEDIATE, or a savepoint when nested. Commit failure leaves the transaction open: call
- * db_rollback (a failed COMMIT means "unknown" to the layers above). */
+ * db_rollback (a failed COMMIT means "unknown" to the layers above), which has no way to fail, also
+ * not without memory. */
 godwit_status db_begin(db *d) MUST_USE;
 godwit_status db_begin_read(db *d) MUST_USE; /* outermost only: BEGIN DEFERRED */
 godwit_status db_commit(db *d) MUST_USE;

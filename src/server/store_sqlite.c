@@ -217,7 +217,12 @@ slice copied(arena *a, sqlite3_stmt *stmt, int column) {
 /* ---- transactions ---- */
 
 godwit_status lite_begin(store *st) {
-    return db_begin(&st->d);
+    godwit_status status = st->lax ? db_exec(&st->d, STORE_DURABLE) : GODWIT_OK;
+    if (status == GODWIT_OK) {
+        st->lax = false;
+        status = db_begin(&st->d);
+    }
+    return status;
 }
 godwit_status lite_commit(store *st) {
     return db_commit(&st->d);

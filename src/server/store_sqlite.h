@@ -110,6 +110,8 @@ typedef struct {
     char text[NAME_BYTES_MAX];
 } known_name;
 
+#define STORE_DURABLE "PRAGMA synchronous = FULL"
+
 struct store {
     store_base base;
     db d;
@@ -119,6 +121,7 @@ struct store {
     bytes json; /* scratch */
     bytes text; /* scratch */
     known_name names[NAME_SLOTS];
+    bool lax; /* commits may not be on disk when they return: made good before the next one begins */
     const char *step_failed; /* what the last refused statement was doing, for messages */
 };
 
