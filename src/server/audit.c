@@ -304,14 +304,31 @@ static godwit_status write_effect(service_reader *r, service_job *job, const eff
     return status;
 }
 
+/* Where a role decides about rows, users are told about their own operations only. */
+static godwit_status may_ask(service_reader *r, const service_job *job, bool *may) {
+    const job_state *state = job->state;
+    decide_device device;
+    *may = job->who.role.len == 0;
+    if (*may) {
+        return GODWIT_OK;
+    }
+    godwit_status status =
+        store_read_device(r->store, &r->scratch, state->scope, job->q_device, &device);
+    *may = status == GODWIT_OK && slice_equal(device.user_id, job->who.user);
+    return status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
+}
+
 static void operation_run(service_reader *r, service_job *job) {
     const job_state *state = job->state;
     bytes *b = &job->answer;
     int64_t commit_seq = 0;
+    bool may = false;
     effect e = {0};
     bytes_text(b, "{\"operation\":");
-    godwit_status status =
-        write_ledger(r, b, state->scope, job->q_device, state->sequence, &commit_seq);
+    godwit_status status = may_ask(r, job, &may);
+    if (status == GODWIT_OK && may) {
+        status = write_ledger(r, b, state->scope, job->q_device, state->sequence, &commit_seq);
+    }
     if (status == GODWIT_OK && commit_seq == 0) {
         bytes_clear(b);
         service_problem(job, 404, "not-found",

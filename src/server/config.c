@@ -165,6 +165,12 @@ static godwit_status interpret_tokens(const config_texts *t, config *out, char m
     out->jwt_audience = t->jwt_audience;
     out->scopes_claim = t->scopes_claim;
     out->device_claim = t->device_claim;
+    out->role_claim = t->role_claim;
+    if (t->rls_roles &&
+        !parse_names(t->rls_roles, out->roles, COUNT_OF(out->roles), &out->role_count)) {
+        return config_bad(message, "rls_roles", t->rls_roles,
+                          "a list of at most 16 names, separated by commas");
+    }
     out->scopes_sql = t->scopes_sql;
     out->scopes_ttl_ms = 30000;
     if (t->scopes_ttl &&

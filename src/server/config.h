@@ -11,7 +11,8 @@
  *   keep_log = 30d                 keep_conflicts = forever
  *   device_claim = device          read_only_scopes = news, catalog
  *   scopes_sql = SELECT team, may_write FROM members WHERE user_id = :sub
- *   scopes_ttl = 30s
+ *   scopes_ttl = 30s               rls_roles = authenticated, anon
+ *   role_claim = role
  *   jwks = https://id.example/.well-known/jwks.json
  *   jwks_refresh = 10m
  *   keep_log_max = 90d             keep_devices = 400d
@@ -55,6 +56,8 @@
     X(jwks_refresh)                                                                                \
     X(scopes_claim)                                                                                \
     X(device_claim)                                                                                \
+    X(rls_roles)                                                                                   \
+    X(role_claim)                                                                                  \
     X(read_only_scopes)                                                                            \
     X(scopes_sql)                                                                                  \
     X(scopes_ttl)                                                                                  \
@@ -104,6 +107,9 @@ typedef struct {
     const char *jwks;                                     /* path or URL; NULL = none */
     int64_t jwks_refresh_ms;
     const char *jwt_issuer, *jwt_audience, *scopes_claim, *device_claim; /* NULL = not set */
+    slice roles[ROLES_MAX]; /* of the database, that tokens may name */
+    size_t role_count;
+    const char *role_claim; /* NULL = not set */
     const char *scopes_sql; /* NULL = scopes are the token's */
     int64_t scopes_ttl_ms;
     slice read_only[SCOPES_MAX]; /* scopes that no token writes to */

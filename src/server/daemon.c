@@ -197,6 +197,9 @@ static void apply_settings(server *s, const config *settings) {
     s->auth.audience = slice_of(settings->jwt_audience);
     s->auth.scopes_claim = slice_of(settings->scopes_claim);
     s->auth.device_claim = slice_of(settings->device_claim);
+    s->auth.role_claim = slice_of(settings->role_claim);
+    s->auth.role_count = settings->role_count;
+    memcpy(s->auth.roles, settings->roles, sizeof s->auth.roles);
     s->connections_max = raise_file_limit();
     s->memory_max = settings->memory_bytes;
 }
@@ -207,6 +210,8 @@ static godwit_status open_service(server *s, const config *settings, char messag
                                .config_tables = settings->config_file,
                                .dev = settings->dev,
                                .hooks = settings->hooks.library ? &settings->hooks : NULL,
+                               .roles = settings->roles,
+                               .role_count = settings->role_count,
                                .scopes_sql = settings->scopes_sql,
                                .scopes_ttl_ms = settings->scopes_ttl_ms,
                                .read_only = settings->read_only,

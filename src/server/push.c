@@ -316,6 +316,9 @@ static godwit_status run_push(scope_run *run, service_job *job) {
                               .stream = state->push.stream,
                               .now_ms = run->now_ms};
     p.answers = ARENA_ARRAY(run->a, op_answer, state->push.op_count);
+    bool as_role = job->who.role.len > 0;
+    store_role role = {job->who.role, job->who.claims, false};
+    store_write_as(run->st, &role);
     godwit_status status =
         p.answers ? upcast_push(&run->s->upcaster, &run->reg->schema, &job->memory, &state->push)
                   : GODWIT_NOMEM;
@@ -337,6 +340,9 @@ static godwit_status run_push(scope_run *run, service_job *job) {
     asks->closed = state->hooks.rounds >= HOOK_ROUNDS;
     if (p.first_new < state->push.op_count) {
         status = push_load_salts(&p);
+        if (status == GODWIT_OK && as_role) { /* rows are seen through other eyes than before */
+            status = decide_init(&run->c, state->push.op_count);
+        }
         if (status == GODWIT_OK) {
             status = push_load_rows(&p, p.first_new, state->push.op_count, false);
         }

@@ -139,7 +139,6 @@ godwit_status push_resolves(const push *p, size_t at, size_t count, decide_refus
 
 /* ---- keys ---- */
 
-/* What must be equal when a key comes again. */
 static void add(sha256 *h, slice s) {
     uint8_t length[4] = {(uint8_t)(s.len >> 24), (uint8_t)(s.len >> 16), (uint8_t)(s.len >> 8),
                          (uint8_t)s.len};
@@ -149,7 +148,9 @@ static void add(sha256 *h, slice s) {
     }
 }
 
-static void fingerprint(const wire_op *op, uint8_t out[SHA256_BYTES]) {
+/* What must be equal when a key comes again: where a role decides about rows, the user too, as the
+ * answer that is kept is for nobody else. */
+static void fingerprint(const push *p, const wire_op *op, uint8_t out[SHA256_BYTES]) {
     sha256 h;
     char base[8];
     for (int i = 0; i < 8; i++) {
@@ -161,6 +162,9 @@ static void fingerprint(const wire_op *op, uint8_t out[SHA256_BYTES]) {
     add(&h, op->entity_id);
     add(&h, op->payload);
     add(&h, (slice){base, sizeof base});
+    if (p->job->who.role.len) {
+        add(&h, p->job->who.user);
+    }
     sha256_final(&h, out);
 }
 
@@ -173,7 +177,7 @@ godwit_status push_find_keys(push *p, size_t at, size_t count, uint8_t (*prints)
     for (size_t i = 0; i < count; i++) {
         const wire_op *op = &p->request->ops[at + i];
         store_idem idem;
-        fingerprint(op, prints[i]);
+        fingerprint(p, op, prints[i]);
         godwit_status status = store_idem_find(run->st, run->a, run->c.scope, op->key_text, &idem);
         if (status != GODWIT_OK) {
             return status;
@@ -220,7 +224,10 @@ godwit_status push_header_key(push *p, uint8_t print[SHA256_BYTES], slice *key, 
     if (p->request->stream || job->idempotency_key_header.len == 0) {
         return GODWIT_OK;
     }
-    const char *text = arena_printf(run->a, "header:%.*s", SLICE_ARG(job->idempotency_key_header));
+    slice user = job->who.role.len ? job->who.user : (slice){0};
+    const char *text =
+        arena_printf(run->a, "header:%.*s%s%.*s", SLICE_ARG(job->idempotency_key_header),
+                     user.len ? ":" : "", SLICE_ARG(user));
     *key = slice_of(text);
     sha256_of(job->body.ptr, job->body.len, print);
     godwit_status status =

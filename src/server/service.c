@@ -160,6 +160,14 @@ godwit_status service_open(const service_options *options, service **out, char *
         status = store_id(s->store, s->store_id);
         snprintf(message, 512, "%s", status == GODWIT_OK ? "" : store_message(s->store));
     }
+    if (status == GODWIT_OK && options->role_count > 0 && options->dev) {
+        snprintf(message, 512,
+                 "rls_roles and dev exclude each other: tables that devices make have"
+                 " no policies");
+        status = GODWIT_INVALID;
+    } else if (status == GODWIT_OK && options->role_count > 0) {
+        status = store_roles_check(s->store, options->roles, options->role_count, message);
+    }
     if (status == GODWIT_OK && options->scopes_sql) {
         status = open_grants(s, options, message);
     }
@@ -336,6 +344,8 @@ void service_read(service *s, service_reader *r, service_job *job) {
         service_fail(job, status);
         return;
     }
+    store_role role = {job->who.role, job->who.claims, job->verb != VERB_HISTORY};
+    store_read_as(r->store, &role);
     if (!admit_reader(r, job, ((job_state *)job->state)->scope)) {
         store_read_end(r->store);
         return;

@@ -88,6 +88,8 @@ typedef struct {
     const char *config_tables;   /* path of a configuration file whose [table NAME] sections apply; NULL */
     bool dev;                    /* adopt what devices declare */
     const hook_options *hooks;   /* borrowed; NULL = none */
+    const slice *roles;          /* that principals may have; none: they have none */
+    size_t role_count;
     const char *scopes_sql;      /* NULL = scopes are the token's; see grants.h */
     int64_t scopes_ttl_ms;       /* how long its answers are remembered, 0 = not at all */
     const slice *read_only;      /* scopes that nobody writes to through this service */

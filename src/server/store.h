@@ -67,6 +67,25 @@ godwit_status store_use(store *st, const store_tables *tables) MUST_USE;
  * Outside a transaction. */
 godwit_status store_id(store *st, char out[33]) MUST_USE;
 
+/* ---- whose rights decide about rows ---- */
+
+/* A role of the database and the token's claims, which its policies look at. */
+typedef struct {
+    slice name; /* empty = the store's own rights, which are all */
+    slice claims;
+    bool state; /* of reads: a change shows its row as it is now */
+} store_role;
+/* Until the next call, or store_begin, tracked rows are read and written as this role. Slices are borrowed until then.
+ * What it may not see is as good as another scope's; what it may not write is refused (CONSTRAINT,
+ * forbidden). Changes and conflicts read are those of rows it may see; a row that went out of its sight
+ * by a change reads as deleted. */
+void store_write_as(store *st, const store_role *role);
+void store_read_as(store_reader *r, const store_role *role);
+/* Whether the roles are there and policies hold for them. INVALID: message; UNSUPPORTED: the store has
+ * no roles. */
+godwit_status store_roles_check(store *st, const slice *roles, size_t count,
+                                char *message) MUST_USE;
+
 /* ---- transactions of the writing side ---- */
 
 godwit_status store_begin(store *st) MUST_USE;

@@ -129,6 +129,10 @@ godwit_status pg_use(store *st, const store_tables *tables) {
     return GODWIT_OK;
 }
 
+void pg_write_as(store *st, const store_role *role) {
+    st->role = *role;
+}
+
 void pg_tidy(store *st, int64_t budget_ms) {
     (void)st;
     (void)budget_ms; /* autovacuum does it */
@@ -163,6 +167,7 @@ godwit_status pg_transaction(pg_link *l, bool write) {
 
 godwit_status pg_begin(store *st) {
     pg_drop_pending(st);
+    st->role = (store_role){0};
     st->depth = 0;
     godwit_status status = pg_transaction(&st->link, true);
     return status == GODWIT_OK && st->lazy

@@ -15,6 +15,7 @@
  *   store_postgres_device.c    devices as operators see them
  *   store_postgres_outbox.c    what others have written to the tracked tables
  *   store_postgres_watch.c     can it be written to, what devices report
+ *   store_postgres_role.c      rows as the token's role sees them
  *   store_postgres_grants.c    scopes by the operator's query
  *   store_postgres_read.c      feed, ledger, live rows, conflicts, history */
 #ifndef SERVER_STORE_POSTGRES_H
@@ -69,6 +70,8 @@ typedef struct {
     int64_t retry_at_ms; /* no attempt to connect before this */
     int failures;
     bool transaction; /* BEGIN has been sent */
+    bool as_role;     /* statements run as the token's role */
+    bytes roles;      /* per statement sent: 'r' as the role */
 } pg_link;
 
 /* Keeps a copy of the URL; connects at the first statement. NOMEM. */
@@ -218,6 +221,34 @@ void pg_update_text(bytes *sql, const pg_table *info, const bool *write);
 /* Can this be a key of the table as the database types it? */
 bool pg_key_fits(arena *a, const pg_table *info, slice id);
 
+/* ---- the token's role (store_postgres_role.c) ---- */
+
+/* Statements between these run as the role; nothing is waited for. Without a role: nothing happens.
+ */
+godwit_status pg_role_enter(pg_link *l, const store_role *role) MUST_USE;
+godwit_status pg_role_leave(pg_link *l) MUST_USE;
+
+/* A row, and what a role sees of it. */
+typedef struct {
+    const pg_table *info; /* NULL = not looked at */
+    slice id;
+    bool live;           /* it is in the table */
+    bool dead;           /* it was deleted, and the deletion is still known */
+    bool visible;        /* to the role; of a dead row: its last image was */
+    slice columns;       /* JSON of a visible live row */
+    slice image;         /* JSON of a dead row */
+    const json *telling; /* names of the columns that policies look at, where that matters */
+} pg_sight;
+godwit_status pg_role_look(pg_link *l, arena *a, const store_role *role, slice scope,
+                           pg_sight *sights, size_t count) MUST_USE;
+/* Makes of a change what the role may see of it. false: nothing. */
+bool pg_role_show(const store_role *role, const pg_sight *sight, store_change_row *out);
+/* Working rows that st->role may not see become those of another scope. */
+godwit_status pg_role_hide(store *st, decide_context *c, decide_row *const *rows,
+                           size_t count) MUST_USE;
+/* A working row as if it had never been loaded (store_postgres_load.c). */
+void pg_row_clear(decide_row *row);
+
 /* ---- the store ---- */
 
 /* One change of a group that has been decided and not been written. */
@@ -263,6 +294,7 @@ struct store {
     store_base base;
     pg_link link;
     const store_tables *tables;
+    store_role role; /* of the writes that come */
     bytes json, sql; /* scratch */
     int depth;       /* of savepoints in the transaction */
     bool lazy;       /* commits need not be on disk when they return */

@@ -28,6 +28,7 @@ static int64_t mono_ms(void) {
 godwit_status pg_link_init(pg_link *l, const char *url) {
     memset(l, 0, sizeof *l);
     bytes_init(&l->text, NULL, 0);
+    bytes_init(&l->roles, NULL, 0);
     size_t size = strlen(url) + 1;
     l->url = malloc(size);
     if (!l->url) {
@@ -50,14 +51,17 @@ void pg_link_drop(pg_link *l) {
     l->conn = NULL;
     l->sent = 0;
     l->transaction = false;
+    l->as_role = false;
     l->param_count = 0;
     bytes_clear(&l->text);
+    bytes_clear(&l->roles);
 }
 
 void pg_link_deinit(pg_link *l) {
     pg_link_drop(l);
     free(l->results);
     bytes_deinit(&l->text);
+    bytes_deinit(&l->roles);
     if (l->url) {
         memset(l->url, 0, strlen(l->url));
     }
@@ -253,6 +257,7 @@ godwit_status pg_send(pg_link *l, const char *sql) {
         return lost(l);
     }
     l->sent++;
+    bytes_char(&l->roles, l->as_role ? 'r' : '-');
     return GODWIT_OK;
 }
 
@@ -347,6 +352,9 @@ godwit_status pg_sync(pg_link *l) {
             return status;
         }
     }
+    bool as_role = failed && !l->roles.failed && l->error.statement < l->roles.len &&
+                   l->roles.ptr[l->error.statement] == 'r';
+    bytes_clear(&l->roles);
     l->sent = 0;
     PGresult *end = PQgetResult(l->conn);
     bool synced = end && PQresultStatus(end) == PGRES_PIPELINE_SYNC;
@@ -358,6 +366,9 @@ godwit_status pg_sync(pg_link *l) {
         return GODWIT_OK;
     }
     godwit_status status = status_of(&l->error);
+    if (as_role && strcmp(l->error.state, "42501") == 0) {
+        status = GODWIT_CONSTRAINT; /* the policies or grants of a user: an answer, no fault */
+    }
     if (status == GODWIT_IO) {
         pg_link_drop(l);
     }

@@ -209,7 +209,7 @@ static godwit_status read_values(decide_context *c, const pg_table *info, const 
     return GODWIT_OK;
 }
 
-static void clear_row(decide_row *row) {
+void pg_row_clear(decide_row *row) {
     size_t columns = row->table->column_count;
     row->row = (merge_row){.values = row->row.values, .meta = row->row.meta};
     memset(row->row.values, 0, columns * sizeof *row->row.values);
@@ -326,7 +326,7 @@ static table_rows *parts_of(const store *st, decide_context *c, decide_row *cons
         qsort(sorted, count, sizeof *sorted, by_table);
     }
     for (size_t i = 0; i < count; i++) {
-        clear_row(sorted[i]);
+        pg_row_clear(sorted[i]);
         if (i == 0 || sorted[i]->table != sorted[i - 1]->table) {
             parts[(*part_count)++] =
                 (table_rows){.info = pg_table_of(st->tables, sorted[i]->table), .rows = &sorted[i]};
@@ -349,6 +349,9 @@ godwit_status pg_rows_load(store *st, decide_context *c, decide_row *const *rows
     }
     for (size_t i = 0; status == GODWIT_OK && i < part_count; i++) {
         status = take(st, c, &parts[i], exact);
+    }
+    if (status == GODWIT_OK && st->role.name.len) {
+        status = pg_role_hide(st, c, rows, count);
     }
     return status;
 }

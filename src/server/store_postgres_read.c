@@ -35,8 +35,12 @@ struct store_reader {
     arena memory;  /* of what is borrowed from one row */
     arena page;    /* of the live rows at hand */
     const pg_table *live;
-    PGresult *typed; /* tracked rows of the live rows at hand */
-    int *typed_at;   /* [rows at hand] row of `typed`, -1 = none */
+    store_role role;
+    slice scope;             /* of what is open */
+    pg_sight *seen[STREAMS]; /* [rows at hand] of streams that name rows, where a role reads */
+    arena sights[STREAMS];   /* their memory */
+    PGresult *typed;         /* tracked rows of the live rows at hand */
+    int *typed_at;           /* [rows at hand] row of `typed`, -1 = none */
 };
 
 #define COMMIT_COLUMNS                                                                             \
@@ -101,6 +105,43 @@ static void stream_take(store_reader *r, int which, size_t n) {
     s->at = 0;
 }
 
+/* The row that a row of the feed or a conflict is about. */
+static pg_sight sight_of(store_reader *r, arena *a, int which, int at) {
+    const PGresult *rows = r->streams[which].rows;
+    bool feed = which == CHANGES;
+    slice table = pg_field(rows, at, feed ? 2 : 5);
+    slice id = pg_field(rows, at, feed ? 3 : 6);
+    if (feed && slice_is(table, "_conflicts")) {
+        const json *record = NULL;
+        table = id = (slice){0};
+        if (json_parse(a, pg_field_copy(a, rows, at, 8), &record, NULL) != GODWIT_OK ||
+            !json_text(json_get(record, "entityType"), &table) ||
+            !json_text(json_get(record, "entityId"), &id)) {
+            return (pg_sight){0};
+        }
+    }
+    const schema_table *t = schema_find(r->tables->schema, table);
+    return (pg_sight){.info = t ? pg_table_of(r->tables, t) : NULL, .id = id};
+}
+
+/* What the role sees of the rows that the rows at hand are about. */
+static godwit_status stream_look(store_reader *r, int which) {
+    stream *s = &r->streams[which];
+    arena *a = &r->sights[which];
+    if (r->role.name.len == 0 || (which != CHANGES && which != CONFLICTS && which != WAITING)) {
+        return GODWIT_OK;
+    }
+    arena_reset(a);
+    size_t count = (size_t)PQntuples(s->rows);
+    r->seen[which] = ARENA_ARRAY(a, pg_sight, count);
+    for (size_t i = 0; r->seen[which] && i < count; i++) {
+        r->seen[which][i] = sight_of(r, a, which, (int)i);
+    }
+    return r->seen[which] && !a->failed
+               ? pg_role_look(&r->link, a, &r->role, r->scope, r->seen[which], count)
+               : GODWIT_NOMEM;
+}
+
 /* Is there a row at s->at? */
 static godwit_status stream_more(store_reader *r, int which, bool *row) {
     stream *s = &r->streams[which];
@@ -115,6 +156,7 @@ static godwit_status stream_more(store_reader *r, int which, bool *row) {
         }
         if (status == GODWIT_OK) {
             stream_take(r, which, n);
+            status = stream_look(r, which);
         }
     }
     *row = status == GODWIT_OK && s->rows && s->at < PQntuples(s->rows);
@@ -138,6 +180,7 @@ static godwit_status stream_start(store_reader *r, int which) {
     }
     if (status == GODWIT_OK) {
         stream_take(r, which, n);
+        status = stream_look(r, which);
     }
     return status;
 }
@@ -153,6 +196,9 @@ godwit_status pg_reader_open(store *st, store_reader **out) {
     r->base.verbs = &store_postgres_verbs;
     arena_init(&r->memory, NULL, 0);
     arena_init(&r->page, NULL, 0);
+    for (int i = 0; i < STREAMS; i++) {
+        arena_init(&r->sights[i], NULL, 0);
+    }
     memcpy(r->streams, cursors, sizeof cursors);
     godwit_status status = pg_link_init(&r->link, st->link.url);
     if (status != GODWIT_OK) {
@@ -166,6 +212,7 @@ godwit_status pg_reader_open(store *st, store_reader **out) {
 void pg_reader_close(store_reader *r) {
     for (int i = 0; i < STREAMS; i++) {
         stream_reset(&r->streams[i]);
+        arena_deinit(&r->sights[i]);
     }
     PQclear(r->typed);
     arena_deinit(&r->memory);
@@ -181,6 +228,10 @@ const char *pg_reader_message(const store_reader *r) {
 godwit_status pg_read_begin(store_reader *r, const store_tables *tables) {
     r->tables = tables;
     return pg_transaction(&r->link, false);
+}
+
+void pg_read_as(store_reader *r, const store_role *role) {
+    r->role = *role;
 }
 
 void pg_read_end(store_reader *r) {
@@ -263,6 +314,7 @@ static void read_change(const PGresult *r, int row, int from, store_change_row *
 godwit_status pg_feed_open(store_reader *r, slice scope, int64_t after_seq) {
     pg_link *l = &r->link;
     size_t n = l->sent;
+    r->scope = scope;
     pg_text(l, scope);
     pg_int(l, after_seq);
     godwit_status status = stream_open(r, COMMITS);
@@ -277,6 +329,7 @@ godwit_status pg_feed_open(store_reader *r, slice scope, int64_t after_seq) {
     if (status == GODWIT_OK) {
         stream_take(r, COMMITS, n + 1);
         stream_take(r, CHANGES, n + 3);
+        status = stream_look(r, CHANGES);
     }
     pg_give_up(l);
     return status;
@@ -304,8 +357,11 @@ godwit_status pg_feed_change(store_reader *r, int64_t seq, store_change_row *out
         s->at++;
         if (at == seq) {
             read_change(s->rows, s->at - 1, 0, out);
-            *row = true;
-            return GODWIT_OK;
+            *row =
+                r->role.name.len == 0 || pg_role_show(&r->role, &r->seen[CHANGES][s->at - 1], out);
+            if (*row) {
+                return GODWIT_OK;
+            }
         }
     }
 }
@@ -373,10 +429,16 @@ static godwit_status bring_typed(store_reader *r) {
         ids[i] = pg_field(s->rows, (int)i, 0);
         r->typed_at[i] = -1;
     }
+    godwit_status status = pg_role_enter(l, &r->role);
     size_t n = l->sent;
-    godwit_status status = pg_key_arrays(l, &r->page, r->live, ids, count);
+    if (status == GODWIT_OK) {
+        status = pg_key_arrays(l, &r->page, r->live, ids, count);
+    }
     if (status == GODWIT_OK) {
         status = pg_send(l, r->live->load_sql);
+    }
+    if (status == GODWIT_OK) {
+        status = pg_role_leave(l);
     }
     if (status == GODWIT_OK) {
         status = pg_sync(l);
@@ -425,7 +487,7 @@ godwit_status pg_live_next(store_reader *r, store_live_row *out, bool *row) {
         }
         int at = s->at++;
         if (r->typed_at[at] < 0) {
-            continue; /* gone by other hands */
+            continue; /* gone by other hands, or nothing for this role */
         }
         arena_reset(&r->memory);
         *out = (store_live_row){.id = pg_field(s->rows, at, 0),
@@ -449,6 +511,7 @@ void pg_live_close(store_reader *r) {
 
 godwit_status pg_conflicts_open(store_reader *r, slice scope, slice state, int64_t before) {
     r->conflicts = CONFLICTS;
+    r->scope = scope;
     pg_text(&r->link, scope);
     pg_text(&r->link, state.ptr ? state : SLICE(""));
     pg_int(&r->link, before > 0 ? before : INT64_MAX);
@@ -457,6 +520,7 @@ godwit_status pg_conflicts_open(store_reader *r, slice scope, slice state, int64
 
 godwit_status pg_conflicts_waiting(store_reader *r, slice scope, slice after) {
     r->conflicts = WAITING;
+    r->scope = scope;
     pg_text(&r->link, scope);
     pg_text(&r->link, after.ptr ? after : SLICE(""));
     return stream_start(r, WAITING);
@@ -465,6 +529,10 @@ godwit_status pg_conflicts_waiting(store_reader *r, slice scope, slice after) {
 godwit_status pg_conflicts_next(store_reader *r, store_conflict_row *out, bool *row) {
     stream *s = &r->streams[r->conflicts];
     godwit_status status = stream_more(r, r->conflicts, row);
+    while (*row && r->role.name.len && !r->seen[r->conflicts][s->at].visible) {
+        s->at++;
+        status = stream_more(r, r->conflicts, row);
+    }
     if (*row) {
         arena_reset(&r->memory);
         pg_conflict_read(s->rows, s->at++, &r->memory, out);
@@ -481,18 +549,26 @@ godwit_status pg_history(store_reader *r, slice scope, const schema_table *t, sl
                          store_commit_row *commit, store_change_row *change) {
     pg_link *l = &r->link;
     PGresult *found = NULL;
+    godwit_status status = GODWIT_OK;
+    if (r->role.name.len) {
+        pg_sight sight = {.info = pg_table_of(r->tables, t), .id = id};
+        arena_reset(&r->memory);
+        status = pg_role_look(l, &r->memory, &r->role, scope, &sight, 1);
+        if (status != GODWIT_OK || !sight.visible) {
+            return status == GODWIT_OK ? GODWIT_NOT_FOUND : status;
+        }
+    }
     pg_text(l, scope);
     pg_text(l, t->name);
     pg_text(l, id.ptr ? id : SLICE(""));
     pg_int(l, seq);
-    godwit_status status =
-        pg_query(l,
-                 "SELECT " COMMIT_COLUMNS ", " CHANGE_COLUMNS
-                 " FROM godwit.change h JOIN godwit.commit c USING (scope, commit_seq)"
-                 " WHERE h.scope = $1 AND h.tbl = $2 AND h.pk = $3 AND h.commit_seq ="
-                 " CASE WHEN $4 > 0 THEN $4 ELSE (SELECT ver FROM godwit.row r"
-                 "  WHERE r.scope = $1 AND r.tbl = $2 AND r.pk = $3) END",
-                 &found);
+    status = pg_query(l,
+                      "SELECT " COMMIT_COLUMNS ", " CHANGE_COLUMNS
+                      " FROM godwit.change h JOIN godwit.commit c USING (scope, commit_seq)"
+                      " WHERE h.scope = $1 AND h.tbl = $2 AND h.pk = $3 AND h.commit_seq ="
+                      " CASE WHEN $4 > 0 THEN $4 ELSE (SELECT ver FROM godwit.row r"
+                      "  WHERE r.scope = $1 AND r.tbl = $2 AND r.pk = $3) END",
+                      &found);
     if (status != GODWIT_OK || PQntuples(found) == 0) {
         return status == GODWIT_OK ? GODWIT_NOT_FOUND : status;
     }

@@ -183,7 +183,8 @@ static godwit_status keep_change(store *st, decide_change *change, decide_refusa
     if (p.kind != PG_NOTHING && p.kind != PG_DELETE) {
         choose_columns(info, &p);
     }
-    p.exact = elsewhere || is_exact(info, &p);
+    /* a role must see what it writes: the rows are asked for again */
+    p.exact = elsewhere || (st->role.name.len == 0 && is_exact(info, &p));
     p.wave = wave_of(st, info, &p);
     row->unwritten = p.wave + 1;
     row->unsettled = row->unsettled || !p.exact;

@@ -223,8 +223,9 @@ static godwit_status send_again(writer *w, const pg_table *info, batch *b) {
     return status == GODWIT_OK ? pg_send(&w->st->link, info->load_sql) : status;
 }
 
+/* As the service: rows that the role does not see count, too. */
 static godwit_status ask_children(writer *w, const pg_table *info, const batch *b, size_t *asked) {
-    godwit_status status = GODWIT_OK;
+    godwit_status status = info->child_count ? pg_role_leave(&w->st->link) : GODWIT_OK;
     for (size_t i = 0; status == GODWIT_OK && i < info->child_count; i++) {
         if (*asked == PG_QUESTIONS_MAX) {
             return GODWIT_LIMIT;
@@ -236,7 +237,8 @@ static godwit_status ask_children(writer *w, const pg_table *info, const batch *
             status = pg_send(&w->st->link, info->children[i]->child_sql);
         }
     }
-    return status;
+    return status == GODWIT_OK && info->child_count ? pg_role_enter(&w->st->link, &w->st->role)
+                                                    : status;
 }
 
 /* Rows that were only marked as deleted in the wave that ends before batch `end`. */
@@ -377,11 +379,19 @@ static godwit_status take_batch(writer *w, const batch *b, decide_refusal *refus
     PGresult *r = pg_result(&w->st->link, b->statement);
     int kind = b->changes[0]->kind;
     bool exact = b->changes[0]->exact;
+    bool as_role = w->st->role.name.len > 0;
+    if (kind == PG_DELETE && !as_role) {
+        return GODWIT_OK;
+    }
+    size_t hit =
+        PQnfields(r) == 0 ? (size_t)strtoull(PQcmdTuples(r), NULL, 10) : (size_t)PQntuples(r);
+    if (hit != b->count && as_role) { /* silently passed over */
+        return refuse(w, refusal, CODE_FORBIDDEN, "a policy of the database does not allow it",
+                      b->changes[0]);
+    }
     if (kind == PG_DELETE) {
         return GODWIT_OK;
     }
-    size_t hit = exact && PQnfields(r) == 0 ? (size_t)strtoull(PQcmdTuples(r), NULL, 10)
-                                            : (size_t)PQntuples(r);
     if (hit != b->count) {
         return refuse(w, refusal, CODE_VALIDATION, "the database did not take the row",
                       b->changes[0]);
@@ -402,6 +412,9 @@ static godwit_status take_batch(writer *w, const batch *b, decide_refusal *refus
 static godwit_status send_all(writer *w, size_t *asked) {
     godwit_status status = make_batches(w);
     w->wave_from = 0;
+    if (status == GODWIT_OK) {
+        status = pg_role_enter(&w->st->link, &w->st->role);
+    }
     for (size_t i = 0; status == GODWIT_OK && i < w->batch_count; i++) {
         batch *b = &w->batches[i];
         const pg_table *info = table_of(w->st, b->changes[0]);
@@ -422,6 +435,9 @@ static godwit_status send_all(writer *w, size_t *asked) {
     }
     if (status == GODWIT_OK) {
         status = ask_marked(w, w->batch_count, asked);
+    }
+    if (status == GODWIT_OK) {
+        status = pg_role_leave(&w->st->link);
     }
     return status == GODWIT_OK ? pg_refs_ask(w->st, w->questions, asked) : status;
 }
@@ -454,6 +470,7 @@ static godwit_status attempt(writer *w, decide_refusal *refusal) {
     godwit_status status = send_all(w, &asked);
     if (status == GODWIT_INVALID || status == GODWIT_LIMIT) {
         pg_give_up(l);
+        l->as_role = false; /* with the savepoint that is undone */
         godwit_status sent = pg_sync(l);
         return sent != GODWIT_OK && sent != GODWIT_CONSTRAINT
                    ? sent

@@ -1,7 +1,8 @@
-/* The operator's query about a user's scopes, on a reading connection: it can't write, and is
- * interrupted when it takes too long. */
+/* What the SQLite store knows of rights: the operator's query about a user's scopes, on a reading
+ * connection: it can't write, and is interrupted when it takes too long. */
 #include "server/store_sqlite.h"
 
+#include <stdio.h>
 #include <time.h>
 
 #define STEPS_BETWEEN_LOOKS 1000
@@ -62,4 +63,24 @@ godwit_status sqlite_grants(db *d, arena *a, const char *sql, slice sub, slice c
     sqlite3_progress_handler(d->handle, 0, NULL, NULL);
     sqlite3_finalize(stmt);
     return status;
+}
+
+/* ---- roles: there are none ---- */
+
+void lite_write_as(store *st, const store_role *role) {
+    (void)st;
+    ASSERT(role->name.len == 0);
+}
+
+void lite_read_as(store_reader *r, const store_role *role) {
+    (void)r;
+    ASSERT(role->name.len == 0);
+}
+
+godwit_status lite_roles_check(store *st, const slice *roles, size_t count, char *message) {
+    (void)st;
+    (void)roles;
+    (void)count;
+    snprintf(message, 512, "rls_roles: the SQLite store has no roles; it needs a db");
+    return GODWIT_UNSUPPORTED;
 }

@@ -21,6 +21,11 @@
          (store * st, arena * a, const schema *all, store_tables **out), st, (st, a, all, out))    \
     VERB(godwit_status, use, (store * st, const store_tables *tables), st, (st, tables))           \
     VERB(godwit_status, id, (store * st, char out[33]), st, (st, out))                             \
+    VOID(write_as, (store * st, const store_role *role), st, (st, role))                           \
+    VOID(read_as, (store_reader * r, const store_role *role), r, (r, role))                        \
+    VERB(godwit_status, roles_check,                                                               \
+         (store * st, const slice *roles, size_t count, char *message), st,                        \
+         (st, roles, count, message))                                                              \
     VERB(godwit_status, begin, (store * st), st, (st))                                             \
     VERB(godwit_status, commit, (store * st), st, (st))                                            \
     VOID(rollback, (store * st), st, (st))                                                         \
