@@ -75,14 +75,14 @@ typedef struct {
     slice claims;
     bool state; /* of reads: a change shows its row as it is now */
 } store_role;
-/* Until the next call, or store_begin, tracked rows are read and written as this role. Slices are borrowed until then.
- * What it may not see is as good as another scope's; what it may not write is refused (CONSTRAINT,
- * forbidden). Changes and conflicts read are those of rows it may see; a row that went out of its sight
- * by a change reads as deleted. */
+/* Until the next call, or store_begin, tracked rows are read and written as this role. Slices are
+ * borrowed until then. What it may not see is as good as another scope's; what it may not write is
+ * refused (CONSTRAINT, forbidden). Changes and conflicts read are those of rows it may see; a row
+ * that went out of its sight by a change reads as deleted. */
 void store_write_as(store *st, const store_role *role);
 void store_read_as(store_reader *r, const store_role *role);
-/* Whether the roles are there and policies hold for them. INVALID: message; UNSUPPORTED: the store has
- * no roles. */
+/* Whether the roles are there and policies hold for them. INVALID: message; UNSUPPORTED: the store
+ * has no roles. */
 godwit_status store_roles_check(store *st, const slice *roles, size_t count,
                                 char *message) MUST_USE;
 
@@ -178,8 +178,8 @@ godwit_status store_flush(store *st, decide_refusal *refusal) MUST_USE;
 /* pulled_seq: the position the device has reported, -1 = none. skips what did not change. */
 godwit_status store_device_save(store *st, slice scope, const decide_device *device,
                                 int64_t pulled_seq, int64_t now_ms, slice report) MUST_USE;
-/* It has pulled: positions as above, -1 = none; neither goes back. report: JSON object, empty = the one
- * before. Nothing for one that is not active. */
+/* It has pulled: positions as above, -1 = none; neither goes back. report: JSON object, empty = the
+ * one before. Nothing for one that is not active. */
 godwit_status store_device_seen(store *st, slice scope, slice device_id, int64_t pulled_seq,
                                 int64_t confirmed_seq, int64_t now_ms, slice report) MUST_USE;
 godwit_status store_scope_save(store *st, slice scope, const store_scope *state,
@@ -308,9 +308,9 @@ godwit_status store_read_salt(store_reader *r, slice scope, int64_t seq, int64_t
 godwit_status store_read_device(store_reader *r, arena *a, slice scope, slice device_id,
                                 decide_device *out) MUST_USE;
 
-/* Scopes by the operator's query `sql` (grants.h), with its :sub and :claims bound. Outside of a read.
- * INVALID or whatever the database says: reader_message | CONSTRAINT a value does not fit the query |
- * LIMIT too many rows. Everything in `a`. */
+/* Scopes by the operator's query `sql` (grants.h), with its :sub and :claims bound. Outside of a
+ * read. INVALID or whatever the database says: reader_message | CONSTRAINT a value does not fit the
+ * query | LIMIT too many rows. Everything in `a`. */
 typedef struct {
     slice scopes[SCOPES_MAX];
     bool write[SCOPES_MAX];

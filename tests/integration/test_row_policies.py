@@ -211,6 +211,16 @@ def test_a_row_moves_from_one_team_to_another(server):
     assert feed(server, "ben", cursors["ben"]) == []
 
 
+def test_a_row_is_moved_by_somebody_else(server):
+    """By SQL, past Godwit."""
+    push(server, "ana", ("create", "docs", "d", {"team": "t1", "body": "text"}))
+    feed(server, "ben")
+    cursor = feed.cursor
+    server.sql(f"UPDATE docs SET team = 't2' WHERE id = '{name(server, 'd')}'")
+    harness.wait_until(lambda: feed(server, "ben", cursor) == [("d", "delete", None)], what="it is gone for Ben")
+    assert [(c[0], c[2]["body"]) for c in feed(server, "cleo") if c[1] == "upsert"][-1] == ("d", "text")
+
+
 def test_deleted_rows_are_as_hidden_as_they_were(server):
     push(server, "ana", ("create", "docs", "d", {"team": "t1"}), ("create", "docs", "e", {"team": "t2"}))
     assert outcomes(push(server, "cleo", ("create", "docs", "r", {"readers": '["cleo"]'}))) == ["applied"]
