@@ -6,6 +6,7 @@
     breaks  the invariants this must show in: only a seed that fails by one of them has caught it
     file    the source it is in; old: text that occurs there exactly once; new: what stands in its place
 """
+from bugs_independent import INDEPENDENT
 
 BUGS = [
     {"name": "storesync", "by": "checker", "breaks": ["I8", "I2", "I11"],
@@ -92,4 +93,4 @@ BUGS = [
      "what": "a token opens every scope",
      "file": "src/server/service.c", "old": "    return among(p->scopes, p->scope_count, scope);",
      "new": "    return p->scope_count > 0 && scope.len > 0;"},
-]
+] + INDEPENDENT
