@@ -378,7 +378,7 @@ def test_a_read_only_token(unchanged):
     token = forge(unchanged, claims={"scopes": [], "read_scopes": ["field"]})
     assert unchanged.get("/v1/sync/changes?scope=field", token=token).status == 200
     answer = unchanged.push([create("t1")], token=token, scope="field")
-    assert answer.status == 403 and answer.problem == "scope-forbidden"
+    assert answer.status == 403 and answer.problem == "scope-read-only"
 
 
 # ---- cursors, queries, HTTP ----

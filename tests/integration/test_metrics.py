@@ -181,6 +181,9 @@ def test_one_stream_per_device(world, server):
     import http.client
 
     def stream(device, sub="ana"):
+        registered = server.post("/v1/devices", {"deviceId": device, "lineage": device, "scopes": ["field"]},
+                                 token=server.token(sub=sub))
+        assert registered.status == 200
         c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10 * SLOW)
         c.request("GET", f"/v1/sync/events?scope=field&device={device}",
                   headers={"Authorization": "Bearer " + server.token(sub=sub)})
@@ -189,7 +192,7 @@ def test_one_stream_per_device(world, server):
         return c, answer
 
     first, first_answer = stream("phone")
-    others = [stream("tablet"), stream("phone", sub="ben")]
+    others = [stream("tablet"), stream("watch", sub="ben")]
     assert numbers(server)["godwit_event_streams"] == 3
     second, second_answer = stream("phone")
     assert b"event" not in first_answer.read()  # ends
