@@ -4,10 +4,11 @@
  * A transaction is one commit in each scope it touched, bounded as a device's are. No row of the
  * application is locked or read: what was noted is enough, in its order. A row whose scope nobody
  * has said is put aside (its table's `scope` or `scope_column` says it, or a row that is known). */
-#include "server/service_inner.h"
-
 #include <stdio.h>
 #include <stdlib.h>
+
+#include "server/log.h"
+#include "server/service_inner.h"
 
 #define PASS_FACTS   2000 /* in one transaction */
 #define COMMIT_FACTS 1000 /* in one commit, as a device's large transactions */
@@ -191,13 +192,14 @@ static godwit_status run_scope(service *s, const pass *p, size_t at) {
 
 /* ---- a pass ---- */
 
-static godwit_status run_pass(service *s, service_commit_fn on_commit, void *context, bool *more) {
+static godwit_status run_pass(service *s, size_t most, service_commit_fn on_commit, void *context,
+                              bool *more) {
     pass p = {0};
     *more = false;
     arena_reset(&s->batch);
     godwit_status status = store_begin(s->store);
     if (status == GODWIT_OK) {
-        status = store_outbox_take(s->store, &s->batch, PASS_FACTS, &p.facts, &p.count);
+        status = store_outbox_take(s->store, &s->batch, most, &p.facts, &p.count);
     }
     if (status == GODWIT_OK) {
         status = find_scopes(&s->batch, &p);
@@ -220,7 +222,7 @@ static godwit_status run_pass(service *s, service_commit_fn on_commit, void *con
             on_commit(context, p.scopes[i], p.heads[i]);
         }
     }
-    *more = p.count == PASS_FACTS;
+    *more = p.count == most;
     return GODWIT_OK;
 }
 
@@ -231,10 +233,15 @@ bool service_external(service *s, service_commit_fn on_commit, void *context) {
     }
     godwit_status status = store_outbox_any(s->store, &any);
     if (status == GODWIT_OK && any) {
-        status = run_pass(s, on_commit, context, &more);
+        status = run_pass(s, PASS_FACTS, on_commit, context, &more);
     }
-    if (status != GODWIT_OK) {
+    if (status != GODWIT_OK && status != GODWIT_BUSY) {
+        log_limited(LOG_ERROR, "outbox", "reason=\"%s\"", store_message(s->store));
         atomic_fetch_add(&s->stats.failures, 1);
+    }
+    if (status == GODWIT_CONSTRAINT) {
+        /* one at a time, until the one that can't be read is put aside */
+        status = run_pass(s, 1, on_commit, context, &more);
     }
     return status == GODWIT_OK && more;
 }

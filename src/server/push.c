@@ -29,7 +29,6 @@
 static godwit_status run_group(push *p, size_t at, size_t count, const decide_refusal *forced,
                                decide_refusal *refusal) {
     scope_run *run = p->scope;
-    uint8_t(*prints)[SHA256_BYTES] = NULL;
     bool answered = false;
     bool failed = false;
     bool unknown = false;
@@ -43,8 +42,7 @@ static godwit_status run_group(push *p, size_t at, size_t count, const decide_re
         forced = &unresolved;
     }
     if (status == GODWIT_OK && !p->stream) {
-        prints = arena_array(run->a, count, sizeof *prints);
-        status = prints ? push_find_keys(p, at, count, prints, &answered) : GODWIT_NOMEM;
+        status = push_find_keys(p, at, count, &answered);
     }
     decide_commit *commit = ARENA_NEW(run->a, decide_commit);
     if (status == GODWIT_OK && !commit) {
@@ -68,12 +66,6 @@ static godwit_status run_group(push *p, size_t at, size_t count, const decide_re
     if (status == GODWIT_OK && !undecided) {
         status = store_group_save(run->st, &run->c, &p->author, ops, commit, refusal);
     }
-    if (status == GODWIT_OK && prints && !undecided) { /* the answers are kept with the keys */
-        status = store_flush(run->st, refusal);
-    }
-    if (status == GODWIT_OK && prints && !undecided) {
-        status = push_keep_keys(p, at, count, prints, commit);
-    }
     for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
         p->answers[at + i] =
             (op_answer){.kind = OP_ANSWER_DECIDED, .result = &commit->results[i], .commit = commit};
@@ -89,6 +81,14 @@ static size_t group_size(const push *p, size_t at) {
     return request->atomic ? request->op_count : 1;
 }
 
+/* Writes what was decided, and then the answers with their keys. */
+static godwit_status finish(push *p, size_t at, size_t count, decide_refusal *refusal) {
+    const decide_context *c = &p->scope->c;
+    godwit_status status = store_flush(p->scope->st, refusal);
+    bool decided = !c->asks || c->asks->waiting == 0;
+    return status == GODWIT_OK && !p->stream && decided ? push_keep_keys(p, at, count) : status;
+}
+
 static godwit_status run_all(push *p) {
     decide_refusal refusal;
     godwit_status status = GODWIT_OK;
@@ -97,7 +97,9 @@ static godwit_status run_all(push *p) {
         status = run_group(p, at, count, NULL, &refusal);
         at += count;
     }
-    return status == GODWIT_OK ? store_flush(p->scope->st, &refusal) : status;
+    return status == GODWIT_OK
+               ? finish(p, p->first_new, p->request->op_count - p->first_new, &refusal)
+               : status;
 }
 
 /* What must be put back when the database is. */
@@ -159,7 +161,7 @@ static godwit_status run_group_alone(push *p, size_t at, size_t count) {
         }
         status = run_group(p, at, count, forced ? &refusal : NULL, &why);
         if (status == GODWIT_OK) {
-            status = store_flush(p->scope->st, &why);
+            status = finish(p, at, count, &why);
         }
         if (status == GODWIT_OK) {
             p->scope->c.lift_parents = false;
@@ -202,6 +204,9 @@ static godwit_status run_carefully(push *p) {
 static godwit_status run_groups(push *p) {
     scope_run *run = p->scope;
     mark m = take_mark(p);
+    if (p->keys_repeat) { /* each must see what the one before it has kept */
+        return run_carefully(p);
+    }
     godwit_status status = store_savepoint(run->st);
     if (status != GODWIT_OK) {
         return status;
@@ -348,6 +353,9 @@ static godwit_status run_push(scope_run *run, service_job *job) {
         }
         if (status == GODWIT_OK) {
             status = push_index_ids(&p);
+        }
+        if (status == GODWIT_OK && !p.stream) {
+            status = push_load_keys(&p);
         }
         if (status == GODWIT_OK) {
             status = run_groups(&p);

@@ -31,6 +31,8 @@ typedef struct {
     size_t first_new; /* operations before it were decided earlier */
     op_answer *answers;
     const decide_ledger *by_key; /* NULL = none known */
+    const store_idem *keys; /* [op_count] of a request without a stream, as they were before it */
+    bool keys_repeat;       /* within the request */
     slice *ids; /* sorted ids of a request without a stream, when dependsOn is used */
     size_t *id_ops;
 } push;
@@ -62,12 +64,12 @@ godwit_status push_dependencies(const push *p, size_t at, size_t count, bool *fa
 /* Is every conflict the operations resolve one about their row? Else *unknown and *refusal. */
 godwit_status push_resolves(const push *p, size_t at, size_t count, decide_refusal *refusal,
                             bool *unknown) MUST_USE;
+/* What is known by the keys of a request without a stream. EXISTS: one key twice in a group. */
+godwit_status push_load_keys(push *p) MUST_USE;
 /* Keys of a group without a stream. *answered: the group is not decided now. */
-godwit_status push_find_keys(push *p, size_t at, size_t count, uint8_t (*prints)[SHA256_BYTES],
-                             bool *answered) MUST_USE;
-/* EXISTS: one key twice in the group. */
-godwit_status push_keep_keys(push *p, size_t at, size_t count, uint8_t (*prints)[SHA256_BYTES],
-                             const decide_commit *commit) MUST_USE;
+godwit_status push_find_keys(push *p, size_t at, size_t count, bool *answered) MUST_USE;
+/* Keeps the answers to those of at..at+count that were decided now. */
+godwit_status push_keep_keys(push *p, size_t at, size_t count) MUST_USE;
 /* An Idempotency-Key header covers the whole request. *answered: it has been seen; else *key (empty
  * without such a header) and print are what to keep. */
 godwit_status push_header_key(push *p, uint8_t print[SHA256_BYTES], slice *key,

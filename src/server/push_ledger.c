@@ -168,23 +168,49 @@ static void fingerprint(const push *p, const wire_op *op, uint8_t out[SHA256_BYT
     sha256_final(&h, out);
 }
 
+static int by_text(const void *a, const void *b) {
+    return slice_compare(*(const slice *)a, *(const slice *)b);
+}
+
+godwit_status push_load_keys(push *p) {
+    scope_run *run = p->scope;
+    size_t count = p->request->op_count;
+    slice *keys = ARENA_ARRAY(run->a, slice, count);
+    store_idem *found = ARENA_ARRAY(run->a, store_idem, count);
+    if (!keys || !found) {
+        return GODWIT_NOMEM;
+    }
+    for (size_t i = 0; i < count; i++) {
+        keys[i] = p->request->ops[i].key_text;
+    }
+    p->keys = found;
+    godwit_status status = store_idem_find(run->st, run->a, run->c.scope, keys, count, found);
+    qsort(keys, count, sizeof *keys, by_text);
+    for (size_t i = 1; i < count; i++) {
+        p->keys_repeat = p->keys_repeat || slice_equal(keys[i - 1], keys[i]);
+    }
+    return status == GODWIT_OK && p->keys_repeat && p->request->atomic ? GODWIT_EXISTS : status;
+}
+
 /* Keys of a group without a stream. *answered: the group is not decided now. */
-godwit_status push_find_keys(push *p, size_t at, size_t count, uint8_t (*prints)[SHA256_BYTES],
-                             bool *answered) {
+godwit_status push_find_keys(push *p, size_t at, size_t count, bool *answered) {
     scope_run *run = p->scope;
     size_t known = 0;
     bool equal = true;
     for (size_t i = 0; i < count; i++) {
         const wire_op *op = &p->request->ops[at + i];
-        store_idem idem;
-        fingerprint(p, op, prints[i]);
-        godwit_status status = store_idem_find(run->st, run->a, run->c.scope, op->key_text, &idem);
+        store_idem idem = p->keys[at + i];
+        uint8_t print[SHA256_BYTES];
+        godwit_status status =
+            p->keys_repeat ? store_idem_find(run->st, run->a, run->c.scope, &op->key_text, 1, &idem)
+                           : GODWIT_OK;
         if (status != GODWIT_OK) {
             return status;
         }
         if (idem.found) {
             known++;
-            equal = equal && memcmp(idem.fingerprint, prints[i], SHA256_BYTES) == 0;
+            fingerprint(p, op, print);
+            equal = equal && memcmp(idem.fingerprint, print, SHA256_BYTES) == 0;
             p->answers[at + i] = (op_answer){.kind = OP_ANSWER_REPLAYED, .stored = idem.response};
         }
     }
@@ -195,22 +221,24 @@ godwit_status push_find_keys(push *p, size_t at, size_t count, uint8_t (*prints)
     return GODWIT_OK;
 }
 
-godwit_status push_keep_keys(push *p, size_t at, size_t count, uint8_t (*prints)[SHA256_BYTES],
-                             const decide_commit *commit) {
+godwit_status push_keep_keys(push *p, size_t at, size_t count) {
     scope_run *run = p->scope;
     godwit_status status = GODWIT_OK;
     bytes b;
     bytes_init(&b, NULL, 0);
-    for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
-        const wire_op *op = &p->request->ops[at + i];
-        bytes_clear(&b);
-        push_answer_members(&b, op, &commit->results[i], commit);
-        status = b.failed ? GODWIT_NOMEM
-                          : store_idem_add(run->st, run->c.scope, op->key_text, prints[i],
-                                           commit->commit_seq, bytes_view(&b), run->now_ms);
-        if (status == GODWIT_CONSTRAINT) {
-            status = GODWIT_EXISTS; /* one key twice in one atomic group */
+    for (size_t i = at; status == GODWIT_OK && i < at + count; i++) {
+        const wire_op *op = &p->request->ops[i];
+        const op_answer *answer = &p->answers[i];
+        uint8_t print[SHA256_BYTES];
+        if (answer->kind != OP_ANSWER_DECIDED) {
+            continue;
         }
+        bytes_clear(&b);
+        fingerprint(p, op, print);
+        push_answer_members(&b, op, answer->result, answer->commit);
+        status = b.failed ? GODWIT_NOMEM
+                          : store_idem_add(run->st, run->c.scope, op->key_text, print,
+                                           answer->commit->commit_seq, bytes_view(&b), run->now_ms);
     }
     bytes_deinit(&b);
     return status;
@@ -231,7 +259,7 @@ godwit_status push_header_key(push *p, uint8_t print[SHA256_BYTES], slice *key, 
     *key = slice_of(text);
     sha256_of(job->body.ptr, job->body.len, print);
     godwit_status status =
-        text ? store_idem_find(run->st, run->a, run->c.scope, *key, &idem) : GODWIT_NOMEM;
+        text ? store_idem_find(run->st, run->a, run->c.scope, key, 1, &idem) : GODWIT_NOMEM;
     if (status != GODWIT_OK || !idem.found) {
         return status;
     }

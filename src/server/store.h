@@ -204,7 +204,8 @@ typedef struct {
 /* Is there something? Outside a transaction. UNSUPPORTED: this store notes nothing. */
 godwit_status store_outbox_any(store *st, bool *any) MUST_USE;
 /* The oldest, at most `max`: whole transactions in the order of their commits, unless one has more.
- * None where another server is at it; none of tables that are not tracked. */
+ * None where another server is at it. CONSTRAINT: one of them can not be read any more; with max 1 it
+ * comes as one of no table. */
 godwit_status store_outbox_take(store *st, arena *a, size_t max, store_fact **out,
                                 size_t *count) MUST_USE;
 /* They have been dealt with; those without a scope are kept aside until the next start. */
@@ -236,8 +237,10 @@ typedef struct {
     uint8_t fingerprint[SHA256_BYTES];
     slice response;
 } store_idem;
-godwit_status store_idem_find(store *st, arena *a, slice scope, slice key,
+/* out[i]: what is kept by keys[i]. */
+godwit_status store_idem_find(store *st, arena *a, slice scope, const slice *keys, size_t count,
                               store_idem *out) MUST_USE;
+/* The key is not there yet. */
 godwit_status store_idem_add(store *st, slice scope, slice key,
                              const uint8_t fingerprint[SHA256_BYTES], int64_t commit_seq,
                              slice response, int64_t now_ms) MUST_USE;

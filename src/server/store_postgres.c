@@ -368,41 +368,45 @@ godwit_status pg_device_save(store *st, slice scope, const decide_device *device
 
 /* ---- keys of callers without a stream ---- */
 
-godwit_status pg_idem_find(store *st, arena *a, slice scope, slice key, store_idem *out) {
+godwit_status pg_idem_find(store *st, arena *a, slice scope, const slice *keys, size_t count,
+                           store_idem *out) {
     pg_link *l = &st->link;
     PGresult *r = NULL;
-    *out = (store_idem){0};
     pg_text(l, scope);
-    pg_text(l, key);
-    godwit_status status = pg_query(
-        l, "SELECT fingerprint, response FROM godwit.idem WHERE scope = $1 AND idem_key = $2", &r);
-    if (status == GODWIT_OK && PQntuples(r)) {
-        out->found = true;
-        if (!pg_field_key(r, 0, 0, out->fingerprint)) {
-            return GODWIT_CORRUPT;
-        }
-        out->response = pg_field_copy(a, r, 0, 1);
-        status = a->failed ? GODWIT_NOMEM : GODWIT_OK;
+    pg_array(l, PG_OID_TEXT, count);
+    for (size_t i = 0; i < count; i++) {
+        out[i] = (store_idem){0};
+        pg_item(l, keys[i].ptr ? keys[i] : SLICE(""));
+    }
+    godwit_status status =
+        pg_query(l,
+                 "SELECT k.n, i.fingerprint, i.response FROM unnest($2::text[]) WITH ORDINALITY"
+                 " k(key, n) JOIN godwit.idem i ON i.scope = $1 AND i.idem_key = k.key",
+                 &r);
+    for (int row = 0; status == GODWIT_OK && row < PQntuples(r); row++) {
+        size_t at = (size_t)pg_field_int(r, row, 0) - 1;
+        ASSERT(at < count);
+        out[at].found = true;
+        out[at].response = pg_field_copy(a, r, row, 2);
+        status = !pg_field_key(r, row, 1, out[at].fingerprint) ? GODWIT_CORRUPT
+                 : a->failed                                   ? GODWIT_NOMEM
+                                                               : GODWIT_OK;
     }
     return status;
 }
 
-/* A key that is there already shows as no row inserted. */
+/* Not waited for. */
 godwit_status pg_idem_add(store *st, slice scope, slice key,
                           const uint8_t fingerprint[SHA256_BYTES], int64_t commit_seq,
                           slice response, int64_t now_ms) {
     pg_link *l = &st->link;
-    PGresult *r = NULL;
     pg_text(l, scope);
     pg_text(l, key);
     pg_bytea(l, (slice){(const char *)fingerprint, SHA256_BYTES});
     pg_int(l, commit_seq);
     pg_int(l, now_ms);
     pg_text(l, response);
-    godwit_status status =
-        pg_query(l,
-                 "INSERT INTO godwit.idem(scope, idem_key, fingerprint, commit_seq, at, response)"
-                 " VALUES ($1, $2, $3, $4, " TIME("5") ", $6) ON CONFLICT DO NOTHING",
-                 &r);
-    return status == GODWIT_OK && strcmp(PQcmdTuples(r), "0") == 0 ? GODWIT_CONSTRAINT : status;
+    return pg_send(l,
+                   "INSERT INTO godwit.idem(scope, idem_key, fingerprint, commit_seq, at, response)"
+                   " VALUES ($1, $2, $3, $4, " TIME("5") ", $6)");
 }

@@ -112,6 +112,7 @@ SET search_path = pg_catalog, pg_temp AS $$
   SELECT pg_backend_pid() || '.' || (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint
 $$;
 
+-- (a column could be called n: to_json(n) would be that column)
 -- a row that changes its key or its scope is one that goes and one that comes
 CREATE OR REPLACE FUNCTION godwit.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET bytea_output = 'hex' SET extra_float_digits = 1
@@ -131,32 +132,34 @@ DECLARE
   differ text;
 BEGIN
   IF TG_OP = 'INSERT' THEN
-    EXECUTE note || godwit.id_of(TG_RELID, 'n') || ', ''I'', NULL, to_json(n)' || rest
-      || 'new_rows n' USING tx, actor;
+    EXECUTE note || godwit.id_of(TG_RELID, 'godwit_new') || ', ''I'', NULL, to_json(godwit_new)' || rest
+      || 'new_rows godwit_new' USING tx, actor;
   ELSIF TG_OP = 'DELETE' THEN
-    EXECUTE note || godwit.id_of(TG_RELID, 'o') || ', ''D'', NULL, to_json(o)' || rest
-      || 'old_rows o' USING tx, actor;
+    EXECUTE note || godwit.id_of(TG_RELID, 'godwit_old') || ', ''D'', NULL, to_json(godwit_old)' || rest
+      || 'old_rows godwit_old' USING tx, actor;
   ELSIF TG_OP = 'TRUNCATE' THEN
-    EXECUTE note || godwit.id_of(TG_RELID, 'o') || ', ''D'', NULL, to_json(o)' || rest
-      || format('%s o', TG_RELID::regclass) USING tx, actor;
+    EXECUTE note || godwit.id_of(TG_RELID, 'godwit_old') || ', ''D'', NULL, to_json(godwit_old)' || rest
+      || format('%s godwit_old', TG_RELID::regclass) USING tx, actor;
   ELSE
-    SELECT string_agg(format('o.%1$I = n.%1$I', a.attname), ' AND '), max(quote_ident(a.attname))
+    SELECT string_agg(format('godwit_old.%1$I = godwit_new.%1$I', a.attname), ' AND '), max(quote_ident(a.attname))
       INTO same, part FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
         AND a.attnum = ANY (i.indkey::int2[])
       WHERE i.indrelid = TG_RELID AND i.indisprimary;
-    SELECT string_agg(format('CASE WHEN ROW(o.%1$I)::record *<> ROW(n.%1$I)::record THEN %1$L END', a.attname), ', ')
+    SELECT string_agg(format('CASE WHEN ROW(godwit_old.%1$I)::record *<>'
+        ' ROW(godwit_new.%1$I)::record THEN %1$L END', a.attname), ', ')
       INTO differ FROM pg_attribute a
       WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped;
     IF EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = TG_RELID AND attname = moved) THEN
-      same := same || format(' AND coalesce(o.%1$I::text, '''') = coalesce(n.%1$I::text, '''')', moved);
+      same := same || format(' AND coalesce(godwit_old.%1$I::text, '''')'
+        ' = coalesce(godwit_new.%1$I::text, '''')', moved);
     END IF;
     EXECUTE note || 'd.pk, d.kind, d.cols, d.image' || rest || format('(SELECT'
-      ' CASE WHEN n.%1$s IS NULL THEN %2$s ELSE %3$s END AS pk,'
-      ' CASE WHEN n.%1$s IS NULL THEN ''D'' WHEN o.%1$s IS NULL THEN ''I'' ELSE ''U'' END::"char" AS kind,'
+      ' CASE WHEN godwit_new.%1$s IS NULL THEN %2$s ELSE %3$s END AS pk,'
+      ' CASE WHEN godwit_new.%1$s IS NULL THEN ''D'' WHEN godwit_old.%1$s IS NULL THEN ''I'' ELSE ''U'' END::"char" AS kind,'
       ' array_remove(ARRAY[%4$s], NULL) AS cols,'
-      ' CASE WHEN n.%1$s IS NULL THEN to_json(o) ELSE to_json(n) END AS image'
-      ' FROM old_rows o FULL JOIN new_rows n ON %5$s) d WHERE d.cols <> ''{}''',
-      part, godwit.id_of(TG_RELID, 'o'), godwit.id_of(TG_RELID, 'n'), differ, same) USING tx, actor;
+      ' CASE WHEN godwit_new.%1$s IS NULL THEN to_json(godwit_old) ELSE to_json(godwit_new) END AS image'
+      ' FROM old_rows godwit_old FULL JOIN new_rows godwit_new ON %5$s) d WHERE d.cols <> ''{}''',
+      part, godwit.id_of(TG_RELID, 'godwit_old'), godwit.id_of(TG_RELID, 'godwit_new'), differ, same) USING tx, actor;
   END IF;
   RETURN NULL;
 END $$;
@@ -186,10 +189,10 @@ BEGIN
   EXECUTE format('CREATE TRIGGER godwit_truncate BEFORE TRUNCATE ON %s', of) || elsewhere;
   EXECUTE format('INSERT INTO godwit.outbox(tx, tbl, pk, kind, image, actor, at)'
     ' SELECT ''track '' || now(), %L, d.pk, d.kind, d.image, session_user, now() FROM'
-    ' (SELECT %s AS pk, ''I''::"char" AS kind, to_json(n) AS image FROM %s n UNION ALL'
+    ' (SELECT %s AS pk, ''I''::"char" AS kind, to_json(godwit_new) AS image FROM %s godwit_new UNION ALL'
     ' SELECT r.pk, ''D'', NULL FROM godwit.row r WHERE r.tbl = %L AND r.del_ver IS NULL'
-    ' AND NOT EXISTS (SELECT 1 FROM %s n WHERE %s = r.pk)) d',
-    table_name, godwit.id_of(of, 'n'), of, table_name, of, godwit.id_of(of, 'n'));
+    ' AND NOT EXISTS (SELECT 1 FROM %s godwit_new WHERE %s = r.pk)) d',
+    table_name, godwit.id_of(of, 'godwit_new'), of, table_name, of, godwit.id_of(of, 'godwit_new'));
   GET DIAGNOSTICS noted = ROW_COUNT;
   RETURN format('%s is tracked; rows to sync: %s', of, noted);
 END $$;

@@ -195,8 +195,16 @@ godwit_status pg_outbox_take(store *st, arena *a, size_t max, store_fact **out, 
     if (!facts || a->failed) {
         return GODWIT_NOMEM;
     }
+    if (status == GODWIT_OK && max == 1) {
+        status = pg_send(l, "SAVEPOINT image");
+    }
     if (status == GODWIT_OK) {
         status = bring_images(st, a, facts, found);
+    }
+    if (status == GODWIT_CONSTRAINT &&
+        max == 1) { /* what it holds is not of the columns' types any more */
+        status = pg_send(l, "ROLLBACK TO SAVEPOINT image");
+        facts[0].table = NULL;
     }
     if (status == GODWIT_OK) {
         *out = facts;

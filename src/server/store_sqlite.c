@@ -397,7 +397,7 @@ godwit_status lite_device_save(store *st, slice scope, const decide_device *devi
 
 /* ---- keys of callers without a stream ---- */
 
-godwit_status lite_idem_find(store *st, arena *a, slice scope, slice key, store_idem *out) {
+static godwit_status find_key(store *st, arena *a, slice scope, slice key, store_idem *out) {
     db *d = &st->d;
     *out = (store_idem){0};
     sqlite3_stmt *stmt = NULL;
@@ -424,6 +424,15 @@ godwit_status lite_idem_find(store *st, arena *a, slice scope, slice key, store_
         status = a->failed ? GODWIT_NOMEM : GODWIT_OK;
     }
     db_done(d, stmt);
+    return status;
+}
+
+godwit_status lite_idem_find(store *st, arena *a, slice scope, const slice *keys, size_t count,
+                             store_idem *out) {
+    godwit_status status = GODWIT_OK;
+    for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
+        status = find_key(st, a, scope, keys[i], &out[i]);
+    }
     return status;
 }
 

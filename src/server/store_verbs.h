@@ -105,8 +105,8 @@
          (store * st, slice scope, slice device_id, device_state state, int64_t * changed), st,    \
          (st, scope, device_id, state, changed))                                                   \
     VERB(godwit_status, idem_find,                                                                 \
-         (store * st, arena * a, slice scope, slice key, store_idem * out), st,                    \
-         (st, a, scope, key, out))                                                                 \
+         (store * st, arena * a, slice scope, const slice *keys, size_t count, store_idem *out),   \
+         st, (st, a, scope, keys, count, out))                                                     \
     VERB(godwit_status, idem_add,                                                                  \
          (store * st, slice scope, slice key, const uint8_t fingerprint[SHA256_BYTES],             \
           int64_t commit_seq, slice response, int64_t now_ms),                                     \

@@ -3,7 +3,10 @@ psql as the program of somebody who has never heard of Godwit."""
 import glob
 import os
 import select
+import socket
 import subprocess
+import threading
+import time
 
 import pytest
 
@@ -137,3 +140,112 @@ class Database:
     def close(self):
         for session in self.sessions:
             session.close()
+
+
+class Proxy:
+    """Between a server and PostgreSQL, on a socket of its own: counts what waits for an answer, cuts the
+    connection around a COMMIT, or lets nobody in."""
+
+    def __init__(self, folder, database):
+        self.target = os.path.join(database.cluster.folder, ".s.PGSQL.5432")
+        self.folder = folder
+        self.url = database.url.replace(f"host={database.cluster.folder}", f"host={folder}")
+        self.syncs = 0  # times that somebody waited
+        self.cut = None  # "before" or "after" the next COMMIT
+        self.cuts = 0
+        self.closed = False  # nobody gets in
+        self.attempts = []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(os.path.join(folder, ".s.PGSQL.5432"))
+        self.listener.listen(64)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            self.attempts.append(time.monotonic())
+            if self.closed:
+                client.close()
+                continue
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self.target)
+            pair = {"client": client, "server": server, "mute": False}
+            threading.Thread(target=self.forward, args=(pair,), daemon=True).start()
+            threading.Thread(target=self.back, args=(pair,), daemon=True).start()
+
+    def forward(self, pair):
+        """Messages of the client: the first has no type."""
+        stream, first = pair["client"].makefile("rb"), True
+        try:
+            while True:
+                kind = b"" if first else stream.read(1)
+                size = stream.read(4)
+                if len(size) < 4:
+                    break
+                body = stream.read(int.from_bytes(size, "big") - 4)
+                first = False
+                self.syncs += kind == b"S"
+                if kind == b"P" and body.split(b"\0")[1] == b"COMMIT" and self.cut:
+                    self.cuts += 1
+                    if self.cut == "before":
+                        self.cut = None
+                        break
+                    pair["mute"] = True
+                    self.cut = None
+                pair["server"].sendall(kind + size + body)
+        except OSError:
+            pass
+        self.end(pair)
+
+    def back(self, pair):
+        try:
+            while True:
+                data = pair["server"].recv(65536)
+                if not data or pair["mute"]:
+                    break  # what it would have said is lost
+                pair["client"].sendall(data)
+        except OSError:
+            pass
+        self.end(pair)
+
+    @staticmethod
+    def end(pair):
+        for end in (pair["client"], pair["server"]):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        self.listener.close()
+
+
+class Pooler:
+    """pgbouncer in transaction mode, with fewer connections than it is asked for."""
+
+    def __init__(self, folder, database):
+        owner = os.stat(os.path.join(database.cluster.folder, "data"))
+        os.chown(folder, owner.st_uid, owner.st_gid)
+        os.chmod(folder, 0o755)
+        settings = os.path.join(folder, "pgbouncer.ini")
+        with open(os.path.join(folder, "users"), "w") as stream:
+            stream.write('"postgres" ""\n')
+        with open(settings, "w") as stream:
+            stream.write(f"[databases]\n* = host={database.cluster.folder} port=5432\n[pgbouncer]\n"
+                         f"listen_addr =\nunix_socket_dir = {folder}\nunix_socket_mode = 0777\nlisten_port = 5432\n"
+                         f"auth_type = trust\nauth_file = {folder}/users\npool_mode = transaction\n"
+                         "default_pool_size = 2\nmax_client_conn = 100\nserver_lifetime = 1\n")
+        command = ["pgbouncer", "-q", settings]
+        if os.getuid() == 0:
+            command = ["setpriv", f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups", *command]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
+        self.url = database.url.replace(f"host={database.cluster.folder}", f"host={folder}")
+        harness.wait_until(lambda: os.path.exists(os.path.join(folder, ".s.PGSQL.5432")), what="pgbouncer is up")
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(10)

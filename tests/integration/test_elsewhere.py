@@ -269,6 +269,38 @@ def test_what_triggers_of_the_application_write(db, world):
     assert db.run("SELECT pins FROM totals") == "2"
 
 
+def test_a_table_is_altered_under_way(db, pins):
+    """Columns come and go between a write and its taking over; what can't be read any more waits aside."""
+    engine = db.session()
+    engine.run("BEGIN; SELECT 1 FROM godwit.meta WHERE k = 'outbox' FOR UPDATE;")
+    db.run("INSERT INTO pins VALUES ('a', 'Well', 'deep', 1); ALTER TABLE pins ADD COLUMN n int;"
+           "INSERT INTO pins VALUES ('b', 'Hut', 'old', 2, 5); ALTER TABLE pins ALTER COLUMN note TYPE int USING 7;"
+           "UPDATE pins SET lat = 3 WHERE id = 'a'")
+    engine.run("COMMIT;")
+    db.drained()
+    assert db.rows("SELECT pk, kind, waiting FROM godwit.outbox ORDER BY id") == [["a", "I", "t"], ["b", "I", "t"]]
+    assert "outbox" in pins.server.log()
+    pins.server.restart()
+    pins.sync()
+    assert pins.run("SELECT id, lat FROM pins") == [("a", 3.0)]
+
+
+def test_names_that_would_be_mistaken(db, world):
+    """Columns and tables called like what the triggers' own SQL uses."""
+    names = ["n", "o", "d", "t", "k", "tx", "tbl", "pk", "kind", "cols", "image", "actor", "at", "select", "We'i\"rd"]
+    columns = ", ".join('"' + name.replace('"', '""') + '" text' for name in names)
+    db.run(f'CREATE TABLE "old_rows" (id text PRIMARY KEY, {columns})')
+    db.track("old_rows", scope="field")
+    db.server(world)
+    db.run('INSERT INTO "old_rows" (id, n, o) VALUES (\'x\', \'1\', \'2\')')
+    db.drained()
+    db.run('UPDATE "old_rows" SET n = 3, o = 4, image = \'i\'; DELETE FROM "old_rows"')
+    db.drained()
+    assert db.rows("SELECT kind, cols ->> 'n', cols ->> 'image' FROM godwit.change ORDER BY commit_seq") == [
+        ["U", "1", ""], ["U", "3", "i"], ["D", "", ""]]
+    assert db.run("SELECT last_image ->> 'n' FROM godwit.row") == "3"
+
+
 def test_the_actor_is_named(db, pins):
     db.run("CREATE ROLE clerk_of_tests LOGIN; GRANT ALL ON pins TO clerk_of_tests")
     # Supabase's way: a claim of the request
