@@ -145,6 +145,17 @@ static godwit_status make_images(settle *s, const content *c, const place *at, r
     return status;
 }
 
+/* A delete of what is gone has no old values to undo it by: the row's image without it is none.
+ * Where something waits for the row already, that says what is below. */
+static godwit_status note_absent(settle *s, const content *c) {
+    return db_run(s->d,
+                  "INSERT OR IGNORE INTO godwit_base (tbl, pk, image) SELECT ?1, ?2, NULL WHERE NOT"
+                  " EXISTS (SELECT 1 FROM godwit_op WHERE row_hash = ?3 AND tbl = ?1 AND entity_id"
+                  " = ?2 AND state IN ('pending', 'acked', 'parked') AND state <> 'retired')",
+                  "isi", c->t->tbl, c->entity_id,
+                  (int64_t)client_row_hash(c->t->tbl, c->entity_id));
+}
+
 static godwit_status redo_row(settle *s, const content *c, bool row_wanted) {
     place at;
     row_image given, next;
@@ -154,6 +165,9 @@ static godwit_status redo_row(settle *s, const content *c, bool row_wanted) {
     }
     if (status == GODWIT_OK) {
         status = make_images(s, c, &at, &given, &next);
+    }
+    if (status == GODWIT_OK && c->kind == OP_DELETE && !at.local.present) {
+        status = note_absent(s, c);
     }
     if (status == GODWIT_OK) {
         status = apply_change(s, at.table, at.key, &at.local, &next);

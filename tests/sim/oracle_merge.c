@@ -73,9 +73,13 @@ static int author_of(const judge *j) {
     return at;
 }
 
-/* The column's last change is the author's own, or one it knew: its word counts. */
+/* The column's last write is the author's own, or one it knew, and so is its last change (who
+ * writes what is there already may count or not): its word counts. */
 static bool causal(const judge *j, int c) {
-    return j->before->written[c] <= seen(j) || j->before->writer[c] == author_of(j) + 1;
+    const version *v = j->before;
+    int author = author_of(j) + 1;
+    return (v->written[c] <= seen(j) || v->writer[c] == author) &&
+           (v->ver[c] <= seen(j) || v->changer[c] == author);
 }
 
 /* The value is another's, and the author can't have known it. */

@@ -37,7 +37,7 @@ void swarm_pick(world *w) {
     s->unique_values = sim_chance(w, 2);
     s->deletes = !sim_chance(w, 4);
     s->big_groups = sim_chance(w, 3);
-    s->resolves = sim_chance(w, 2);
+    s->resolves = !sim_chance(w, 3);
     s->journal = sim_chance(w, 3) ? 1 + (int)sim_below(w, 3) : 0;
     s->drop = rate(w, 4, 20);
     s->twice = rate(w, 4, 20);
@@ -265,13 +265,13 @@ static void act(world *w, device *d) {
         } else {
             device_poll(d);
         }
-    } else if (dice < 83 && w->swarm.resolves) {
+    } else if (dice < 84 && w->swarm.resolves) {
         device_decide(d);
-    } else if (dice < 85) {
+    } else if (dice < 86) {
         device_close(d);
-    } else if (dice < 87) {
+    } else if (dice < 88) {
         device_nudge(d);
-    } else if (dice < 89 && w->server.upgraded) {
+    } else if (dice < 90 && w->server.upgraded) {
         device_upgrade(d);
     }
 }

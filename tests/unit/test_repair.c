@@ -121,6 +121,31 @@ static void a_retry_that_fails_again(void **state) {
     world_deinit(&f.w);
 }
 
+/* The row is gone meanwhile: refused again, the delete has nothing to bring back. */
+static void a_delete_of_what_is_gone_is_retried(void **state) {
+    (void)state;
+    fixture f;
+    char id[37];
+    setup(&f);
+    device_exec(f.a, "INSERT INTO pins(id, n) VALUES ('one', 1)");
+    device_sync(f.a);
+    device_sync(f.b);
+    device_exec(f.a, "BEGIN; DELETE FROM pins WHERE id = 'one';"
+                     "INSERT INTO pins(id, n) VALUES ('two', 20); COMMIT");
+    device_sync(f.a);
+    assert_string_equal(device_text(f.a, PINS), "one:1");
+    device_exec(f.b, "DELETE FROM pins WHERE id = 'one'");
+    device_sync(f.b);
+    device_sync(f.a);
+    assert_int_equal(device_int(f.a, "SELECT count(*) FROM pins"), 0);
+    device_check(f.a, godwit_retry(f.a->g, letter_id(f.a, "two", id), NULL));
+    device_sync(f.a);
+    assert_string_equal(letters(f.a), "one dependency-failed, two check-failed");
+    assert_int_equal(device_int(f.a, "SELECT count(*) FROM pins"), 0);
+    assert_int_equal(device_int(f.a, "SELECT count(*) FROM godwit_base"), 0);
+    world_deinit(&f.w);
+}
+
 static void what_is_discarded_stays_away(void **state) {
     (void)state;
     fixture f;
@@ -448,6 +473,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_transaction_comes_back_as_one),
         cmocka_unit_test(a_retry_that_fails_again),
+        cmocka_unit_test(a_delete_of_what_is_gone_is_retried),
         cmocka_unit_test(what_is_discarded_stays_away),
         cmocka_unit_test(held_back_comes_along),
         cmocka_unit_test(one_that_fails_stays_behind_alone),
