@@ -5,6 +5,8 @@
  *   conn.c      one connection: bytes in, bytes out, deadlines, its states
  *   dispatch.c  a complete head or request -> answer or job; a job come back -> answer or park
  *   stream.c    server-sent events
+ *   gate.c      limits per address, user and device
+ *   tls.c       what a secure connection reads and writes
  *   daemon.c    starts and stops it all
  *
  * A loop, its connections and their requests belong to the loop's thread. What other threads may
