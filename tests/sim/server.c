@@ -181,6 +181,25 @@ void server_mint(world *w, const device *d, bytes *token) {
     }
 }
 
+/* The request as of a client that wants few at a time: what a seed holds would fit one page. */
+static void ask_for_few(const world *w, service_job *job) {
+    char *limit = arena_printf(&job->memory, "%d", w->swarm.page);
+    if (!w->swarm.page || !limit) {
+        return;
+    }
+    if (job->verb == VERB_CHANGES || job->verb == VERB_SNAPSHOT) {
+        job->q_limit = job->q_limit.len ? job->q_limit : slice_of(limit);
+    } else if (job->verb == VERB_SYNC && job->body.len > 2 && job->body.ptr[0] == '{') {
+        bytes b;
+        bytes_init(&b, NULL, 0);
+        bytes_printf(&b, "{\"limit\":%s,", limit);
+        bytes_slice(&b, (slice){job->body.ptr + 1, job->body.len - 1});
+        slice body = b.failed ? (slice){0} : arena_copy(&job->memory, bytes_view(&b));
+        job->body = body.ptr ? body : job->body;
+        bytes_deinit(&b);
+    }
+}
+
 static bool prepare(world *w, const packet *p, service_job *job) {
     const route *r = NULL;
     const char *reason = NULL;
@@ -209,6 +228,7 @@ static bool prepare(world *w, const packet *p, service_job *job) {
         service_problem(job, 400, "invalid-request", reason, NULL);
         return false;
     }
+    ask_for_few(w, job);
     service_prepare(w->server.service, job);
     return job->status == 0;
 }
@@ -248,6 +268,8 @@ static void count_status(world *w, const service_job *job) {
     } else {
         w->seen[SEEN_INVALID] += job->status >= 400;
     }
+    w->seen[SEEN_PAGED] +=
+        job->status == 200 && job->answer.ptr && strstr(job->answer.ptr, "\"more\":true");
     w->seen[SEEN_GONE] +=
         job->status == 200 && job->answer.ptr &&
         (strstr(job->answer.ptr, "bootstrap-required") || strstr(job->answer.ptr, "cursor-"));

@@ -58,6 +58,7 @@
     X(REKEYED, "new identity")                                                                     \
     X(RECONCILED, "streams compared")                                                              \
     X(UPGRADED, "upgrade with a queue")                                                            \
+    X(PAGED, "answer of several pages")                                                            \
     X(SNAPSHOT, "bootstrap by snapshot")                                                           \
     X(HELD, "held as a whole")                                                                     \
     X(DUPLICATE, "duplicate commit")                                                               \
@@ -80,6 +81,7 @@ typedef enum {
 /* What can go wrong in a seed. Rates are "one in n", 0 = not in this seed. */
 typedef struct {
     int devices, steps;
+    int page; /* commits or rows that devices ask for at a time, 0 = as many as there are */
     bool two_tenants, foreign_writer, upgrade, hostile_client, hostile_server;
     bool retain, forget_ledger; /* the server forgets early; keys and devices, too */
     bool place;                 /* devices know where their database belongs */

@@ -68,6 +68,7 @@ void swarm_pick(world *w) {
     }
     pick_disk(w, &s->device_disk);
     pick_disk(w, &s->server_disk);
+    s->page = w->seed % 3 == 0 ? 1 + (int)(w->seed / 3 % 4) : 0;
 }
 
 /* ---- things that happen to devices ---- */
