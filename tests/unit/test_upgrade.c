@@ -14,7 +14,8 @@
     " d.depends_on, d.lsn, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,"         \
     " 'dead letter' FROM godwit_dead_letters AS d"
 
-/* godwit_op as step 6 left it: id, created_at and lineage stored in every row. */
+/* As step 6 left it: id, created_at and lineage stored in every row of godwit_op, no receipts kept
+ * apart. */
 #define STEP_6                                                                                     \
     "CREATE TABLE was AS SELECT o.*, q.id AS old_id, q.created_at AS old_at FROM godwit_op AS o"   \
     " JOIN sync_queue AS q ON q.lsn = o.lsn; DROP TABLE godwit_op; CREATE TABLE godwit_op (lsn"    \
@@ -36,7 +37,8 @@
     " nonce, wall_ms, rekeyed, schema_ver, commit_seq, outcome, supersedes, row_hash, resolves"    \
     " FROM was; DROP TABLE was; CREATE INDEX godwit_op_ready ON godwit_op (scope, state, lsn)"     \
     " WHERE state <> 'retired'; CREATE INDEX godwit_op_row ON godwit_op (row_hash) WHERE state <>" \
-    " 'retired'; UPDATE godwit_meta SET v = 6 WHERE k = 'schema_version';"
+    " 'retired'; DROP TABLE godwit_receipt; UPDATE godwit_meta SET v = 6 WHERE k = "               \
+    "'schema_version';"
 
 static void queue_of_many_kinds(app *a) {
     const godwit_settings settings = {.url = "http://127.0.0.1:9", .scope = "s", .token = "t"};
