@@ -150,7 +150,7 @@ class Proxy:
         self.target = os.path.join(database.cluster.folder, ".s.PGSQL.5432")
         self.folder = folder
         self.url = database.url.replace(f"host={database.cluster.folder}", f"host={folder}")
-        self.syncs = 0  # times that somebody waited
+        self.waits = []  # of each transaction with a commit of Godwit's: how often it waited for an answer
         self.cut = None  # "before" or "after" the next COMMIT
         self.cuts = 0
         self.closed = False  # nobody gets in
@@ -172,7 +172,7 @@ class Proxy:
                 continue
             server = socket.socket(socket.AF_UNIX)
             server.connect(self.target)
-            pair = {"client": client, "server": server, "mute": False}
+            pair = {"client": client, "server": server, "mute": False, "waits": 0, "commits": False, "ends": False}
             threading.Thread(target=self.forward, args=(pair,), daemon=True).start()
             threading.Thread(target=self.back, args=(pair,), daemon=True).start()
 
@@ -187,8 +187,9 @@ class Proxy:
                     break
                 body = stream.read(int.from_bytes(size, "big") - 4)
                 first = False
-                self.syncs += kind == b"S"
-                if kind == b"P" and body.split(b"\0")[1] == b"COMMIT" and self.cut:
+                query = body.split(b"\0")[1] if kind == b"P" else b""
+                self.count(pair, kind, query)
+                if query == b"COMMIT" and self.cut:
                     self.cuts += 1
                     if self.cut == "before":
                         self.cut = None
@@ -199,6 +200,16 @@ class Proxy:
         except OSError:
             pass
         self.end(pair)
+
+    def count(self, pair, kind, query):
+        if query.startswith(b"BEGIN"):
+            pair.update(waits=0, commits=False, ends=False)
+        pair["commits"] |= query.startswith(b"INSERT INTO godwit.commit(")
+        pair["ends"] |= query == b"COMMIT"
+        pair["waits"] += kind == b"S"
+        if kind == b"S" and pair["commits"] and pair["ends"]:
+            self.waits.append(pair["waits"])
+            pair["commits"] = False
 
     def back(self, pair):
         try:

@@ -138,24 +138,33 @@ def test_backends_are_ended_all_the_time(db, world):
 def test_a_batch_costs_the_same_whatever_its_size(db, proxy, world):
     server = db.server(world, url=proxy.url)
 
-    def cost(count, kind, start=0):
-        wait_until(lambda: True)
-        before = proxy.syncs
+    def cost(count, kind, start):
         operations = [{"id": str(i), "idempotencyKey": f"{kind}{start}-{i}", "operation": kind, "entityType": "pins",
                        "entityId": f"p{start + i}", "payload": {"title": kind} if kind != "delete" else {}}
                       for i in range(count)]
-        assert server.push(operations, scope="field", atomic=True).status == 200
-        return proxy.syncs - before
+        proxy.waits.clear()
+        assert server.push(operations, scope="field", atomic=atomic).status == 200
+        return proxy.waits
+    for atomic in (True, False):
+        for kind in ("create", "update", "delete"):
+            start = 100000 * atomic
+            small, large = cost(10, kind, start), cost(1000, kind, start + 1000)
+            assert small == large and len(small) == 1 and small[0] <= 8, (kind, atomic, small, large)
 
-    def least(count, kind, starts):
-        """The server's own look at the outbox and at itself may fall into one of them."""
-        return min(cost(count, kind, start) for start in starts)
-    server.push([create("warm")], scope="field")
-    for kind in ("create", "update", "delete"):
-        small = least(10, kind, (0, 100, 200))
-        large = least(1000, kind, (10000, 20000, 30000))
-        assert small == large, (kind, small, large)
-        assert small <= 12, (kind, small)
+
+def test_a_devices_queue_costs_the_same_whatever_its_length(db, proxy, world):
+    server = db.server(world, url=proxy.url)
+    device = world.device("phone", server, schema=DEVICE, tables=("pins",))
+    device.sync()
+
+    def cost(count, name):
+        device.transaction(*[("INSERT INTO pins VALUES (?, 'x', ?)", f"{name}{i}", i) for i in range(count)])
+        proxy.waits.clear()
+        device.sync()
+        return list(proxy.waits)
+    cost(1, "first")
+    small, large = cost(5, "a"), cost(400, "b")
+    assert small == large and len(small) == 1 and small[0] <= 8, (small, large)
 
 
 def test_through_a_pooler(db, world):
