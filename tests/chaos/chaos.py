@@ -12,7 +12,7 @@ from world import OPERATIONS, TABLES, Failure, World
 
 EMPTY_WITHIN = 5.0      # after a notice, at the 99th percentile
 EMPTY_AT_MOST = 40.0    # in any single run
-EQUAL_WITHIN = 15.0     # all replicas, after the queues are empty
+EQUAL_WITHIN = 30.0     # all replicas, after the queues are empty
 REQUEST_S = 35.0        # a request that hung when the faults ended
 BACKOFF_CAP_S = 300.0
 
