@@ -3,7 +3,7 @@ BUILD  ?= build
 PREFIX ?= /usr/local
 JOBS   ?= 2
 
-.PHONY: all setup test bench soak demo install clean help
+.PHONY: all setup test bench soak coverage demo install clean help
 
 all: setup $(BUILD)/build.ninja
 	@ninja -C $(BUILD) -j $(JOBS) --quiet >$(BUILD)/build.log 2>&1 || { cat $(BUILD)/build.log; exit 1; }
@@ -29,6 +29,10 @@ test: setup
 soak: setup
 	@tools/test-all --soak
 
+coverage: setup
+	@tools/setup gcovr
+	@tools/coverage
+
 bench: setup
 	@bench/run
 
@@ -38,7 +42,7 @@ install: all
 	@echo "installed under $(DESTDIR)$(PREFIX)"
 
 clean:
-	@rm -rf $(BUILD) build-test build-bench
+	@rm -rf $(BUILD) build-test build-bench build-coverage
 
 help:
 	@echo "make          build godwit, godwit.so and libgodwit under $(BUILD)/"
@@ -46,6 +50,7 @@ help:
 	@echo "make demo DB=postgres   the same on a PostgreSQL that it starts and stops itself"
 	@echo "make test     static checks, unit, integration and sanitizer builds (about a quarter of an hour)"
 	@echo "make soak     make test with every mutant, longer kill runs, long fuzzing"
+	@echo "make coverage lines and branches of core/ and client/ that unit tests reach"
 	@echo "make bench    measure and write bench/RESULTS.md"
 	@echo "make install  install under PREFIX (default /usr/local)"
 	@echo "make clean    remove what was built"
