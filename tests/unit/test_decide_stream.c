@@ -275,6 +275,36 @@ static wire_op create(kit *k, const char *entity, const char *id, const char *pa
     return kit_op(k, OP_CREATE, entity, id, 0, payload, NULL);
 }
 
+/* A column nobody knows, `a` times so many and then a character of two bytes: what the detail shows. */
+static void check_detail(kit *k, size_t a, const char *end, size_t shown, bool cut) {
+    char payload[128], name[96];
+    memset(name, 'a', a);
+    (void)snprintf(name + a, sizeof name - a, "%s", end);
+    (void)snprintf(payload, sizeof payload, "{\"%s\":1}", name);
+    wire_op op = create(k, "pins", "1", payload);
+    decide_commit out = kit_group(k, &op, 1);
+    char want[192];
+    (void)snprintf(want, sizeof want, "\"%.*s%s\"", (int)shown, name, cut ? ".." : "");
+    slice got = out.results[0].detail;
+    if (got.len < strlen(want) ||
+        memcmp(got.ptr + got.len - strlen(want), want, strlen(want)) != 0) {
+        fail_msg("%.*s does not end with %s", (int)got.len, got.ptr, want);
+    }
+}
+
+static void long_names_are_cut_between_characters(void **state) {
+    (void)state;
+    kit k;
+    kit_init(&k, 0);
+    check_detail(&k, 63, "", 63, false);
+    check_detail(&k, 64, "", 64, false);
+    check_detail(&k, 65, "", 64, true);
+    check_detail(&k, 62, "\xc3\xa4", 64, false);
+    check_detail(&k, 63, "\xc3\xa4", 63, true);
+    check_detail(&k, 62, "\xc3\xa4x", 64, true);
+    kit_deinit(&k);
+}
+
 static void names_and_values(void **state) {
     (void)state;
     kit k;
@@ -389,6 +419,7 @@ int main(void) {
         cmocka_unit_test(half_known_is_never_executed),
         cmocka_unit_test(what_the_ledger_may_have_forgotten),
         cmocka_unit_test(names_and_values),
+        cmocka_unit_test(long_names_are_cut_between_characters),
         cmocka_unit_test(keys_of_every_kind),
         cmocka_unit_test(scopes_stay_apart),
         cmocka_unit_test(sizes),
