@@ -12,7 +12,7 @@
 
 #include "sim/sim.h"
 
-#define PART 200 /* seeds between two lines of progress */
+#define PART 50 /* seeds between two lines of progress */
 
 static const char usage[] =
     "godwit-sim - client, server, network and disks in one process, from one seed\n"

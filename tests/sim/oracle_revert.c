@@ -58,6 +58,9 @@ static void judge(revert *r, int scope) {
 
 void oracle_revert(world *w, int scope, int64_t seq, int first) {
     const oracle *o = &w->oracle;
+    if (o->scopes[scope].lost_history) {
+        return; /* a conflict is named by its commit, whose number may be another's now */
+    }
     for (int i = first; i < o->decision_count; i++) {
         const decision *d = &o->decisions[i];
         revert r = {.w = w, .k = d->key->op ? &o->ops[d->key->op - 1] : NULL, .seq = seq};
