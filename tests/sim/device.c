@@ -38,6 +38,9 @@ static int place(void *context, const char *path, uint8_t out[16]) {
     const device *d = context;
     (void)path;
     memset(out, 1 + d->number, 16);
+    if (d->w->swarm.crowd) {
+        memcpy(out, &d->epoch, sizeof d->epoch);
+    }
     return d->w->swarm.place ? 0 : -1;
 }
 
@@ -257,7 +260,8 @@ static void statement(device *d, bytes *b) {
     world *w = d->w;
     const swarm *s = &w->swarm;
     char home = d->scope && !sim_chance(w, 12) ? 'b' : 'a'; /* at times a key of the other tenant */
-    int pin = (int)sim_below(w, 7), form = (int)sim_below(w, 6), n = (int)sim_below(w, 900);
+    int pin = (int)sim_below(w, s->crowd ? 1 : 7), form = (int)sim_below(w, 6),
+        n = (int)sim_below(w, 900);
     int slug = s->unique_values ? (int)sim_below(w, 8) : n;
     uint64_t dice = sim_below(w, 14);
     bytes_clear(b);
@@ -301,7 +305,11 @@ static int64_t statements(device *d, int count) {
     bytes sql;
     int64_t done = 0;
     bytes_init(&sql, NULL, 0);
+    bool open = !sqlite3_get_autocommit(d->db);
     for (int i = 0; i < count && !d->disk.halted; i++) {
+        if (open && sqlite3_get_autocommit(d->db)) {
+            break; /* SQLite has ended the transaction: what comes now would be others */
+        }
         statement(d, &sql);
         bool ok = device_exec(d, sql.ptr);
         done += ok;

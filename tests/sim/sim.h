@@ -85,6 +85,7 @@ typedef struct {
     bool two_tenants, foreign_writer, upgrade, hostile_client, hostile_server;
     bool retain, forget_ledger; /* the server forgets early; keys and devices, too */
     bool place;                 /* devices know where their database belongs */
+    bool crowd;                 /* that is somewhere else at every start, and all write one row */
     bool reals, unique_values, deletes, big_groups, resolves;
     unsigned drop, twice, late, days, cut, replay, one_way, blocking;
     unsigned kill_device, kill_server, power, clock_jump, freeze, restart_server, backup_server;

@@ -68,6 +68,9 @@ void swarm_pick(world *w) {
     }
     pick_disk(w, &s->device_disk);
     pick_disk(w, &s->server_disk);
+    s->crowd = w->seed % 8 == 5;
+    s->steps += s->crowd ? 100 : 0;
+    s->place = s->place || s->crowd;
     s->page = w->seed % 3 == 0 ? 1 + (int)(w->seed / 3 % 4) : 0;
 }
 
@@ -261,10 +264,14 @@ static void act(world *w, device *d) {
     } else if (dice < 38) {
         device_write(d);
     } else if (dice < 78) {
-        if (sim_chance(w, w->swarm.blocking)) {
+        if (w->swarm.crowd || sim_chance(w, w->swarm.blocking)) {
             device_sync(d);
         } else {
             device_poll(d);
+        }
+        if (w->swarm.crowd && d->g && sim_chance(w, 2)) { /* the next one is at it */
+            device_close(d);
+            (void)device_open(d);
         }
     } else if (dice < 84 && w->swarm.resolves) {
         device_decide(d);
