@@ -18,6 +18,7 @@
  * second in all, then the device comes again. */
 #define BUSY_TRIES    7
 #define BUSY_FIRST_MS 4
+#define BUSY_PASSES   4 /* over what others wrote, before each try */
 
 #define COMBINE_OPS_MAX                                                                            \
     (2 * PUSH_OPS_MAX) /* operations in one transaction: bounds memory and its length */
@@ -530,7 +531,7 @@ static godwit_status run_patiently(service *s, service_job **jobs, size_t count,
         if (i > 0) {
             (void)nanosleep(&pause, NULL);
         }
-        while (more) { /* what it met may be among it */
+        for (int k = 0; more && k < BUSY_PASSES; k++) { /* what it met may be among it */
             more = service_external(s, on_commit, context);
         }
         for (size_t k = 0; k < count; k++) {
