@@ -217,4 +217,11 @@ MUTANTS = [
     {"guarantee": 6, "name": "keys are asked for one by one", "file": "src/server/push_ledger.c",
      "old": "p->keys_repeat ? store_idem_find", "new": "p->request ? store_idem_find",
      "tests": ["test_postgres_robust.py::test_a_batch_costs_the_same_whatever_its_size"]},
+    # several servers over one PostgreSQL
+    {"guarantee": 5, "name": "no word to other servers", "file": "src/server/daemon.c",
+     "old": "        wakeup_tell(s->wakeup, scope, head);\n", "new": "",
+     "tests": ["test_nodes.py::test_waiting_devices_are_woken_by_another_server[notify]"]},
+    {"guarantee": 5, "name": "heads are not asked for", "file": "src/server/wakeup.c",
+     "old": "bool all = now >= poll_at;", "new": "bool all = now >= poll_at && w->marked;",
+     "tests": ["test_nodes.py::test_waiting_devices_are_woken_by_another_server[poll]"]},
 ]

@@ -173,13 +173,30 @@ static int64_t raise_file_limit(void) {
 
 /* ---- life ---- */
 
-static void on_commit(void *context, slice scope, int64_t head) {
+static void wake_loops(void *context, slice scope, int64_t head) {
     server *s = context;
     for (int i = 0; i < s->loop_count; i++) {
         if (atomic_load(&s->loops[i].waiting) > 0) {
             loop_post_wake(&s->loops[i], scope, head);
         }
     }
+}
+
+static void on_commit(void *context, slice scope, int64_t head) {
+    server *s = context;
+    wake_loops(s, scope, head);
+    if (s->wakeup) {
+        wakeup_tell(s->wakeup, scope, head);
+    }
+}
+
+static godwit_status start_wakeup(server *s) {
+    struct store_signal *word = NULL;
+    godwit_status status = service_signal_open(s->service, &word);
+    if (status == GODWIT_OK) {
+        status = wakeup_open(word, &s->metrics, wake_loops, s, &s->wakeup);
+    }
+    return status == GODWIT_UNSUPPORTED ? GODWIT_OK : status;
 }
 
 static void signals_of_interest(sigset_t *set) {
@@ -241,7 +258,10 @@ static godwit_status start_threads(server *s, const config *settings, char messa
                             .done = loop_post_done,
                             .on_commit = on_commit,
                             .context = s};
-    godwit_status status = pool_open(&options, &s->pool);
+    godwit_status status = start_wakeup(s);
+    if (status == GODWIT_OK) {
+        status = pool_open(&options, &s->pool);
+    }
     if (status) {
         snprintf(message, 512, "can't start the workers");
         return status;
@@ -373,6 +393,7 @@ void daemon_close(daemon_server *d) {
         }
     }
     pool_close(s->pool);
+    wakeup_close(s->wakeup); /* when nothing is left that could be told */
     for (int i = 0; i < d->loops_ready; i++) {
         loop_deinit(&s->loops[i]);
     }

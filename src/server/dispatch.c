@@ -354,8 +354,8 @@ bool dispatch_admit(void *context, request *r) {
 
 static void wake_parked(waiter *w, int64_t head) {
     request *r = (request *)(void *)((char *)w - offsetof(request, wait));
-    (void)head; /* recorded in the waiter: a request in the pool is looked at when it is back */
-    if (r->conn && r->conn->state == CONN_PARKED) {
+    /* recorded in the waiter: a request in the pool is looked at when it is back */
+    if (r->conn && r->conn->state == CONN_PARKED && head > r->job.park_head) {
         dispatch_resume(r->conn, false);
     }
 }
@@ -388,7 +388,7 @@ static void park(conn *c, request *r) {
     int64_t left = r->park_until_ms - now;
     if (c->eof || l->draining || left <= 0) {
         dispatch_resume(c, true);
-    } else if (first || r->wait.head > r->seen_head) {
+    } else if (first || (r->wait.head > r->seen_head && r->wait.head > r->job.park_head)) {
         dispatch_resume(c, false);
     } else {
         conn_deadline(c, left);

@@ -152,9 +152,15 @@ static void deliver_wakes(loop *l, wake *list) {
 void loop_wait(loop *l, waiter *w, slice scope) {
     notify_add(&l->waiters, w, scope, 0);
     atomic_store(&l->waiting, (int64_t)l->waiters.count);
+    if (l->server->wakeup) {
+        watched_add(wakeup_watched(l->server->wakeup), scope);
+    }
 }
 
 void loop_unwait(loop *l, waiter *w) {
+    if (w->listed && l->server->wakeup) {
+        watched_remove(wakeup_watched(l->server->wakeup), w->scope);
+    }
     notify_remove(&l->waiters, w);
     atomic_store(&l->waiting, (int64_t)l->waiters.count);
 }

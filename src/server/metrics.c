@@ -69,6 +69,15 @@ void metrics_write(const metrics *m, bytes *b) {
                 atomic_load(&m->parked));
     prom_single(b, "godwit_event_streams", "gauge", "Event streams open now.",
                 atomic_load(&m->streams));
+    prom_single(b, "godwit_listening", "gauge",
+                "1: commits of other servers are heard of at once; 0: they are asked for.",
+                atomic_load(&m->listening));
+    prom_heading(b, "godwit_moved_elsewhere_total", "counter",
+                 "Commits of other servers to scopes waited for here, by how they became known.");
+    bytes_printf(b, "godwit_moved_elsewhere_total{by=\"poll\"} %llu\n",
+                 (unsigned long long)atomic_load(&m->moved_elsewhere[false]));
+    bytes_printf(b, "godwit_moved_elsewhere_total{by=\"notify\"} %llu\n",
+                 (unsigned long long)atomic_load(&m->moved_elsewhere[true]));
     prom_single(b, "godwit_write_batches_total", "counter", "Combined writes.",
                 (int64_t)atomic_load(&m->batches));
     prom_single(b, "godwit_write_requests_total", "counter",

@@ -28,6 +28,7 @@
 #include "server/reply.h"
 #include "server/streams.h"
 #include "server/tls.h"
+#include "server/wakeup.h"
 
 typedef struct loop loop;
 typedef struct conn conn;
@@ -41,6 +42,7 @@ typedef struct server {
     gate *gate;
     tls_context *tls; /* NULL = plain HTTP */
     stream_table streams;
+    wakeup *wakeup; /* NULL = nobody else writes to the store */
     bool has_streams;
     loop *loops;
     int loop_count;

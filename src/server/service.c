@@ -306,6 +306,10 @@ void service_write(service *s, service_job **jobs, size_t count, service_commit_
     push_run(s, jobs, count, on_commit, context);
 }
 
+godwit_status service_signal_open(service *s, struct store_signal **out) {
+    return store_signal_open(s->store, out);
+}
+
 godwit_status service_reader_open(service *s, service_reader **out) {
     *out = NULL;
     service_reader *r = calloc(1, sizeof *r);

@@ -131,6 +131,9 @@ void service_read(service *s, service_reader *r, service_job *job);
  * service_has_outbox says so. on_commit as in service_write. */
 bool service_external(service *s, service_commit_fn on_commit, void *context);
 bool service_has_outbox(const service *s);
+/* Word of other servers over the same store, see store.h. UNSUPPORTED: there can be none. */
+struct store_signal;
+godwit_status service_signal_open(service *s, struct store_signal **out) MUST_USE;
 /* Looks after readiness and the devices' queues, on the writer's thread, every few seconds; short. */
 void service_watch(service *s);
 /* Counters in Prometheus' text format. Any thread. */

@@ -10,9 +10,9 @@ godwit_status store_open(const char *where, store **out, char *message) {
     return url ? store_postgres_open(where, out, message) : store_sqlite_open(where, out, message);
 }
 
-/* Stores and readers begin with their verbs. */
-static const store_verbs *verbs_of(const void *store_or_reader) {
-    const store_base *base = store_or_reader;
+/* Stores, readers and signals begin with their verbs. */
+static const store_verbs *verbs_of(const void *handle) {
+    const store_base *base = handle;
     return base->verbs;
 }
 

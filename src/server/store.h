@@ -30,6 +30,7 @@
 
 typedef struct store store;
 typedef struct store_reader store_reader;
+typedef struct store_signal store_signal;
 /* What a store knows about the tables of one registry besides the registry itself. Immutable. */
 typedef struct store_tables store_tables;
 
@@ -212,6 +213,23 @@ godwit_status store_outbox_take(store *st, arena *a, size_t max, store_fact **ou
 godwit_status store_outbox_done(store *st, const store_fact *facts, size_t count) MUST_USE;
 /* What was kept aside has another chance. Outside a transaction. */
 godwit_status store_outbox_again(store *st) MUST_USE;
+
+/* ---- word of other processes that write to the same store: hints, the heads are the truth ---- */
+
+/* One per thread. UNSUPPORTED: no other process writes to this store. */
+godwit_status store_signal_open(store *st, store_signal **out) MUST_USE;
+void store_signal_close(store_signal *g);
+/* Tells the others that these scopes have moved; an empty name: any may have. IO: nobody heard. */
+godwit_status store_signal_send(store_signal *g, const slice *scopes, size_t count) MUST_USE;
+/* moved[i]: the scope's head is another than heads[i], which it replaces. One question for all. */
+godwit_status store_signal_heads(store_signal *g, const slice *scopes, int64_t *heads, bool *moved,
+                                 size_t count) MUST_USE;
+/* Somebody says that the scope has moved; empty: any may have. */
+typedef void (*store_heard_fn)(void *context, slice scope);
+/* Waits for word, but no longer than timeout_ms, nor when wake_fd can be read. OK: what is said is
+ * heard | IO: not now | UNSUPPORTED: it can't be heard here. May take some seconds to connect. */
+godwit_status store_signal_wait(store_signal *g, int wake_fd, int64_t timeout_ms,
+                                store_heard_fn heard, void *context) MUST_USE;
 
 /* ---- devices, for operators ---- */
 

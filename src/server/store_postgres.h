@@ -16,6 +16,7 @@
  *   store_postgres_outbox.c    what others have written to the tracked tables
  *   store_postgres_watch.c     can it be written to, what devices report
  *   store_postgres_role.c      rows as the token's role sees them
+ *   store_postgres_signal.c    word of other servers
  *   store_postgres_grants.c    scopes by the operator's query
  *   store_postgres_read.c      feed, ledger, live rows, conflicts, history */
 #ifndef SERVER_STORE_POSTGRES_H

@@ -100,3 +100,42 @@ godwit_status lite_outbox_again(store *st) {
     (void)st;
     return GODWIT_OK;
 }
+
+/* ---- word of other servers: a folder has one ---- */
+
+godwit_status lite_signal_open(store *st, store_signal **out) {
+    (void)st;
+    *out = NULL;
+    return GODWIT_UNSUPPORTED;
+}
+
+void lite_signal_close(store_signal *g) {
+    (void)g;
+}
+
+godwit_status lite_signal_send(store_signal *g, const slice *scopes, size_t count) {
+    (void)g;
+    (void)scopes;
+    (void)count;
+    return GODWIT_UNSUPPORTED;
+}
+
+godwit_status lite_signal_heads(store_signal *g, const slice *scopes, int64_t *heads, bool *moved,
+                                size_t count) {
+    (void)g;
+    (void)scopes;
+    (void)heads;
+    (void)moved;
+    (void)count;
+    return GODWIT_UNSUPPORTED;
+}
+
+godwit_status lite_signal_wait(store_signal *g, int wake_fd, int64_t timeout_ms,
+                               store_heard_fn heard, void *context) {
+    (void)g;
+    (void)wake_fd;
+    (void)timeout_ms;
+    (void)heard;
+    (void)context;
+    return GODWIT_UNSUPPORTED;
+}

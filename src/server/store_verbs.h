@@ -6,7 +6,7 @@
 
 #include "server/store.h"
 
-/* VERB(result, name, (parameters), the store or reader, (arguments)); VOID without a result. */
+/* VERB(result, name, (parameters), the store, reader or signal, (arguments)); VOID without a result. */
 #define STORE_VERBS(VERB, VOID)                                                                    \
     VOID(close, (store * st), st, (st))                                                            \
     VERB(const char *, message, (const store *st), st, (st))                                       \
@@ -66,6 +66,16 @@
     VERB(godwit_status, outbox_done, (store * st, const store_fact *facts, size_t count), st,      \
          (st, facts, count))                                                                       \
     VERB(godwit_status, outbox_again, (store * st), st, (st))                                      \
+    VERB(godwit_status, signal_open, (store * st, store_signal * *out), st, (st, out))             \
+    VOID(signal_close, (store_signal * g), g, (g))                                                 \
+    VERB(godwit_status, signal_send, (store_signal * g, const slice *scopes, size_t count), g,     \
+         (g, scopes, count))                                                                       \
+    VERB(godwit_status, signal_heads,                                                              \
+         (store_signal * g, const slice *scopes, int64_t *heads, bool *moved, size_t count), g,    \
+         (g, scopes, heads, moved, count))                                                         \
+    VERB(godwit_status, signal_wait,                                                               \
+         (store_signal * g, int wake_fd, int64_t timeout_ms, store_heard_fn heard, void *context), \
+         g, (g, wake_fd, timeout_ms, heard, context))                                              \
     VERB(godwit_status, conflict_known,                                                            \
          (store * st, slice scope, slice id, slice table, slice entity_id, bool *known), st,       \
          (st, scope, id, table, entity_id, known))                                                 \

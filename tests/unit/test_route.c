@@ -17,6 +17,7 @@
 #include "server/notify.h"
 #include "server/reply.h"
 #include "server/route.h"
+#include "server/watched.h"
 
 static void paths_and_methods(void **state) {
     (void)state;
@@ -315,6 +316,45 @@ static void answer_heads(void **state) {
 
 /* ---- waiters ---- */
 
+/* Names that are waited for at this server, and what is known of them. */
+static void scopes_that_are_watched(void **state) {
+    (void)state;
+    watched *w;
+    watched_list list;
+    arena a;
+    arena_init(&a, NULL, 0);
+    assert_int_equal(watched_open(&w), GODWIT_OK);
+    assert_false(watched_news(w, SLICE("a"), 5)); /* nobody waits */
+    watched_add(w, SLICE("a"));
+    watched_add(w, SLICE("a"));
+    watched_add(w, SLICE("b"));
+    assert_true(watched_news(w, SLICE("a"), 5));
+    assert_false(watched_news(w, SLICE("a"), 5));
+    assert_true(watched_news(w, SLICE("a"), 4)); /* the database lost something */
+    assert_false(watched_mark(w, SLICE("c")));
+    assert_true(watched_mark(w, SLICE("a")));
+    assert_true(watched_mark(w, SLICE("a")));
+    assert_int_equal(watched_take(w, false, &a, &list), GODWIT_OK);
+    assert_int_equal(list.count, 1);
+    assert_true(slice_is(list.scopes[0], "a") && list.heads[0] == 4);
+    assert_int_equal(watched_take(w, false, &a, &list), GODWIT_OK);
+    assert_int_equal(list.count, 0);
+    assert_true(watched_mark(w, SLICE(""))); /* each of them */
+    watched_remove(w, SLICE("b"));
+    assert_int_equal(watched_take(w, false, &a, &list), GODWIT_OK);
+    assert_int_equal(list.count, 1);
+    watched_remove(w, SLICE("a"));
+    assert_int_equal(watched_take(w, true, &a, &list), GODWIT_OK);
+    assert_int_equal(list.count, 1); /* one still waits */
+    watched_remove(w, SLICE("a"));
+    watched_remove(w, SLICE("a"));
+    assert_int_equal(watched_take(w, true, &a, &list), GODWIT_OK);
+    assert_int_equal(list.count, 0);
+    assert_false(watched_mark(w, SLICE("")));
+    watched_close(w);
+    arena_deinit(&a);
+}
+
 static notify_table waiting;
 static int woken[3];
 static waiter waiters[3];
@@ -357,6 +397,7 @@ int main(void) {
         cmocka_unit_test(gzip_there_and_back),
         cmocka_unit_test(answer_heads),
         cmocka_unit_test(waiters_hear_their_scope),
+        cmocka_unit_test(scopes_that_are_watched),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
