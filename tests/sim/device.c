@@ -345,6 +345,9 @@ void device_write(device *d) {
         int count = w->swarm.big_groups && sim_chance(w, 10) ? 25 : 1 + (int)sim_below(w, 4);
         bool open = count > 1 && device_exec(d, "BEGIN IMMEDIATE");
         (void)statements(d, open ? count : 1);
+        if (open && sqlite3_get_autocommit(d->db)) {
+            d->foreign = true; /* an error of the disk ended it: the rest was not together */
+        }
         if (open) {
             bool commit = !sim_chance(w, 8), ok = device_exec(d, commit ? "COMMIT" : "ROLLBACK");
             sim_trace(w, "device %d %s: %d", d->number, commit ? "commit" : "rollback", ok);

@@ -118,7 +118,7 @@ typedef struct {
     bool migrating;                /* between the steps of its migration: nothing is captured */
     bool late_column; /* it got a column after rows had come: their values come with a snapshot */
     bool revoked, upgraded, has_forms, identity_stop;
-    bool foreign; /* what was written last came from another program */
+    bool foreign; /* what was written last was not one transaction of the library's */
     bool writing; /* the application was at it when the process died, or is */
     bool copied;  /* another database has, or had, the same content */
     int64_t skew_ms, frozen_ms, boot_ms, wait_until, sent_at, out_id, token_exp;
