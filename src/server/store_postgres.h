@@ -263,6 +263,7 @@ typedef struct {
     unsigned wave; /* waves are written one after the other */
     int kind;      /* PG_DELETE, .. */
     bool late;     /* written last, in search of the guilty one */
+    bool left_out; /* not written any more, in that search; its row is deleted if it was there */
     bool exact;    /* the database will hold the values as they are */
     slice clock;   /* stored clock; no ptr = the plain one */
     int64_t clock_seq;

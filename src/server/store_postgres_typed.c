@@ -13,8 +13,9 @@
 
 #include "server/store_postgres.h"
 
-#define LATE       9  /* behind the places of all kinds */
-#define BROKEN_MAX 16 /* broken references left out in search of something else that is wrong */
+#define LATE        9 /* behind the places of all kinds; deletes behind all others */
+#define LATE_DELETE 10
+#define BROKEN_MAX  16 /* broken references left out in search of something else that is wrong */
 
 typedef struct {
     const pg_change **changes; /* of one statement */
@@ -98,8 +99,8 @@ static godwit_status make_batches(writer *w) {
         size_t rank = p->kind == PG_DELETE ? SIZE_MAX - info->rank : info->rank;
         int kind = w->order[p->kind];
         if (w->single) { /* in the order of decisions; late ones behind all others */
-            rank = p->late ? info->rank : p->place;
-            kind = p->late ? LATE : kind;
+            rank = p->late ? rank : p->place;
+            kind = !p->late ? kind : p->kind == PG_DELETE ? LATE_DELETE : LATE;
         }
         items[count++] = (sort_item){p, p->wave, kind, rank, info};
     }
@@ -456,7 +457,8 @@ static godwit_status check_references(writer *w, size_t asked, decide_refusal *r
     }
     for (size_t i = 0; i < st->ref_count; i++) {
         const pg_change *p = &st->changes[st->refs[i].place];
-        if (st->refs[i].dead && p->kind != PG_NOTHING && (!first || p->place < first->place)) {
+        if (st->refs[i].dead && !p->left_out && p->kind != PG_NOTHING &&
+            (!first || p->place < first->place)) {
             first = p;
             key = st->refs[i].key;
         }
@@ -522,8 +524,19 @@ static const pg_change *breaker(const store *st, const pg_change *p) {
     return first;
 }
 
+/* Tried behind all others: perhaps what it refers to comes later. Refused there too, it is left
+ * out, and its row with it, as what the row referred to before proves nothing about the end. */
+static void step_back(const store *st, pg_change *p) {
+    bool there = p->kind == PG_UPDATE && !p->change->is_delete && st->role.name.len == 0;
+    if (p->late) {
+        p->kind = there ? PG_DELETE : PG_NOTHING;
+        p->left_out = true;
+    }
+    p->late = !p->left_out;
+}
+
 /* One change after the other, to name the guilty one. References come last, as everything else is
- * wrong before they are looked at: what breaks one is tried behind all others, then left out. */
+ * wrong before they are looked at. What is left out makes the group a refused one. */
 static godwit_status find_guilty(writer *w, decide_refusal *refusal) {
     store *st = w->st;
     decide_refusal reference = {0};
@@ -546,8 +559,7 @@ static godwit_status find_guilty(writer *w, decide_refusal *refusal) {
             reference = *refusal;
             reference.op_index = pg_op_of(st, cause);
         }
-        guilty->kind = guilty->late ? PG_NOTHING : guilty->kind;
-        guilty->late = true; /* perhaps what it refers to comes later */
+        step_back(st, guilty);
         status = pg_send(&st->link, "ROLLBACK TO SAVEPOINT attempt");
         status = status == GODWIT_OK ? GODWIT_CONSTRAINT : status;
     }

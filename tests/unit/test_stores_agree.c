@@ -5,6 +5,7 @@
 #include "service_kit.h"
 
 #define SEQUENCES 300
+#define FOUND     3625 /* a sequence that once had two answers */
 #define STEPS     4
 #define SCHEMA                                                                                     \
     "CREATE TABLE pins(id TEXT PRIMARY KEY, title TEXT, note TEXT, lat REAL, n INTEGER CHECK (n "  \
@@ -214,10 +215,33 @@ static long setting(const char *name, long otherwise) {
     return text && *text ? strtol(text, NULL, 10) : otherwise;
 }
 
-static void random_requests_have_the_same_answers(void **state) {
-    (void)state;
+static void sequence(pair *p, long number) {
     static const char *const ids[] = {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
                                       "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"};
+    char scope[32];
+    (void)snprintf(scope, sizeof scope, "scope-%ld", number);
+    state_of_luck = (uint64_t)number * UINT64_C(0x9e3779b97f4a7c15);
+    p->scope = scope;
+    p->sequence = (int)number;
+    p->head = 0;
+    for (int s = 0; s < 2; s++) {
+        for (int d = 0; d < 2; d++) {
+            p->devices[s][d] = kit_register(&p->k[s], ids[d], "ana", scope);
+        }
+    }
+    for (int n = 0; n < STEPS; n++) {
+        step(p);
+    }
+    bootstrap(p);
+    arena_reset(&p->k[0].a);
+    char *kept = strdup(p->k[1].url);
+    arena_reset(&p->k[1].a);
+    p->k[1].url = arena_printf(&p->k[1].a, "%s", kept);
+    free(kept);
+}
+
+static void random_requests_have_the_same_answers(void **state) {
+    (void)state;
     static pair p;
     if (!postgres_server()) {
         skip();
@@ -228,28 +252,13 @@ static void random_requests_have_the_same_answers(void **state) {
     }
     long first = setting("GODWIT_SEED", 1);
     long count = setting("GODWIT_SEQUENCES", SEQUENCES);
+    if (first == 1) { /* two parents deleted, a child moved from one to the other: who is guilty? */
+        sequence(&p, FOUND);
+    }
     for (long i = first; i < first + count; i++) {
-        char scope[32];
-        (void)snprintf(scope, sizeof scope, "scope-%ld", i);
-        state_of_luck = (uint64_t)i * UINT64_C(0x9e3779b97f4a7c15);
-        p.scope = scope;
-        p.sequence = (int)i;
-        p.head = 0;
-        for (int s = 0; s < 2; s++) {
-            for (int d = 0; d < 2; d++) {
-                p.devices[s][d] = kit_register(&p.k[s], ids[d], "ana", scope);
-            }
+        if (first > 1 || i != FOUND) {
+            sequence(&p, i);
         }
-        for (int n = 0; n < STEPS; n++) {
-            step(&p);
-        }
-        bootstrap(&p);
-        arena_reset(&p.k[0].a);
-        const char *url = p.k[1].url;
-        char *kept = strdup(url);
-        arena_reset(&p.k[1].a);
-        p.k[1].url = arena_printf(&p.k[1].a, "%s", kept);
-        free(kept);
     }
     for (int s = 0; s < 2; s++) {
         kit_deinit(&p.k[s]);
