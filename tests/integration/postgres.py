@@ -3,6 +3,7 @@ psql as the program of somebody who has never heard of Godwit."""
 import glob
 import os
 import select
+import shutil
 import socket
 import subprocess
 import threading
@@ -14,8 +15,10 @@ import harness
 
 
 class Cluster:
-    def __init__(self):
-        command = [os.path.join(harness.ROOT, "tools", "with-postgres"), "sh", "-c", 'echo "$GODWIT_POSTGRES"; cat']
+    def __init__(self, durable=False):
+        """durable: for tests in which PostgreSQL itself is killed."""
+        command = [os.path.join(harness.ROOT, "tools", "with-postgres"), *(["--durable"] if durable else []),
+                   "sh", "-c", 'echo "$GODWIT_POSTGRES"; cat']
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.url = self.process.stdout.readline().strip()
         self.folder = self.url.rsplit("host=", 1)[-1]
@@ -49,22 +52,71 @@ class Cluster:
         self.sql(f"CREATE DATABASE t{self.count}")
         return Database(self, f"t{self.count}")
 
-    def control(self, *arguments):
-        """pg_ctl, as the cluster's user."""
-        data = os.path.join(self.folder, "data")
-        tool = sorted(glob.glob("/usr/lib/postgresql/*/bin/pg_ctl"))[-1]
-        command = [tool, "-D", data, "-w", "-l", os.path.join(self.folder, "log.server"), *arguments]
+    @property
+    def data(self):
+        return os.path.join(self.folder, "data")
+
+    def program(self, name, *arguments):
+        """A program of PostgreSQL's, as the cluster's user."""
+        command = [sorted(glob.glob("/usr/lib/postgresql/*/bin/" + name))[-1], *arguments]
         if os.getuid() == 0:
-            owner = os.stat(data)
+            owner = os.stat(self.folder)
             command = ["setpriv", f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups",
                        *command]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                        cwd=self.folder)
 
+    def control(self, *arguments):
+        self.program("pg_ctl", "-D", self.data, "-w", "-l", os.path.join(self.folder, "log.server"), *arguments)
+
+    def crash(self):
+        """Ends it at once, without a checkpoint."""
+        self.control("stop", "-m", "immediate")
+
+    def start(self):
+        """With the options it had."""
+        with open(os.path.join(self.data, "postmaster.opts")) as stream:
+            options = stream.read().split(" ", 1)[1].strip()
+        self.control("start", "-o", options)
+
     def close(self):
         self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait(30)
+
+
+class Standby(Cluster):
+    """A copy of a cluster that streams from it."""
+
+    def __init__(self, primary):  # no call of the other's: it starts a program
+        self.folder = os.path.join(primary.folder, "standby")
+        self.url = f"postgresql://postgres@/postgres?host={self.folder}"
+        os.mkdir(self.folder, 0o711)
+        owner = os.stat(primary.folder)
+        if os.getuid() == 0:
+            os.chown(self.folder, owner.st_uid, owner.st_gid)
+        self.program("pg_basebackup", "-D", self.data, "-R", "-c", "fast", "--no-sync", "-d",
+                     f"host={primary.folder} user=postgres")
+        self.control("start", "-o", f"-c listen_addresses='' -c unix_socket_directories='{self.folder}'"
+                     " -c unix_socket_permissions=0777 -c max_connections=200 -c shared_buffers=64MB")
+
+    def wait_for(self, primary):
+        """Until it has all that the primary has."""
+        harness.wait_until(lambda: primary.sql("SELECT count(*) FROM pg_stat_replication WHERE replay_lsn ="
+                                               " pg_current_wal_lsn()") == [["1"]], 30, what="the standby")
+
+    def cut_off(self, primary):
+        """It gets nothing more, and nobody notices."""
+        self.sql("ALTER SYSTEM SET primary_conninfo = ''; SELECT pg_reload_conf();")
+        harness.wait_until(lambda: primary.sql("SELECT count(*) FROM pg_stat_replication") == [["0"]], 30,
+                           what="replication ends")
+
+    def promote(self):
+        self.control("promote")
+
+    def close(self):
+        self.crash()
+        shutil.rmtree(self.folder)
 
 
 def psql(url, sql, check=True):
