@@ -257,7 +257,19 @@ bool oracle_effective(const decision *d) {
     return d->effect && strcmp(d->outcome->text, "conflict") != 0;
 }
 
-/* A key has its effect once, whoever carries it. */
+/* The outcome was given before for this key: the first time, or when the server had forgotten that.
+ */
+static bool was_said(const oracle *o, const decision *d) {
+    for (int i = o->decision_count - 1; i >= 0; i--) {
+        const decision *x = &o->decisions[i];
+        if (x->key == d->key && x->scope == d->scope && x->outcome == d->outcome) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A key has its effect once, and one outcome, whoever carries it. */
 static void take_decision(world *w, decision d) {
     oracle *o = &w->oracle;
     atom *key = oracle_atom(o, d.key->text);
@@ -266,6 +278,11 @@ static void take_decision(world *w, decision d) {
         if (before->scope == d.scope && oracle_effective(before) && oracle_effective(&d)) {
             sim_fail(w, "I4", "key %.16s took effect in commit %lld and again in %lld", d.key->text,
                      (long long)before->commit, (long long)d.commit);
+        }
+        if (before->scope == d.scope && o->scopes[d.scope].duplicate && !was_said(o, &d)) {
+            sim_fail(w, "I5", "key %.16s was %s in commit %lld, and is said to be %s in %lld",
+                     d.key->text, before->outcome->text, (long long)before->commit, d.outcome->text,
+                     (long long)d.commit);
         }
     } else if (o->scopes[d.scope].duplicate) {
         sim_fail(w, "I4", "key %.16s is called a duplicate of nothing", d.key->text);

@@ -105,9 +105,14 @@ static void judge_delivered(world *w, device *d) {
                      " WHERE m.scope = o.scope AND m.device_id = o.device_id AND m.sequence_number"
                      " BETWEEN o.group_first AND o.group_first + o.group_size - 1)");
     while (query_next(q)) {
-        if (!oracle_atom(&w->oracle, query_text(q, 0))->decided) {
+        int decided = oracle_atom(&w->oracle, query_text(q, 0))->decided;
+        if (!decided) {
             sim_fail(w, "I2", "device %d: operation %lld was acknowledged and is lost", d->number,
                      (long long)sqlite3_column_int64(q, 1));
+        }
+        if (strcmp(w->oracle.decisions[decided - 1].outcome->text, "rejected") == 0) {
+            sim_fail(w, "I2", "device %d: operation %lld was acknowledged, and had been refused",
+                     d->number, (long long)sqlite3_column_int64(q, 1));
         }
     }
     sqlite3_finalize(q);
