@@ -127,6 +127,7 @@ static slice element_text(arena *a, const json *node) {
     case JSON_OBJECT:
         break; /* stays empty: not an element */
     }
+    a->failed = a->failed || b.failed; /* no memory is not a bad element */
     slice text = b.failed || !b.len ? (slice){0} : arena_copy(a, bytes_view(&b));
     bytes_deinit(&b);
     return text;
@@ -234,6 +235,7 @@ static commute_result write_set(arena *a, const elements *set, value *out) {
     }
     bytes_char(&b, ']');
     *out = (value){.type = VALUE_TEXT};
+    a->failed = a->failed || b.failed;
     out->u.s = b.failed ? (slice){0} : arena_copy(a, bytes_view(&b));
     bytes_deinit(&b);
     if (!out->u.s.ptr) {
@@ -348,6 +350,7 @@ static commute_result rewrite_set(rewrite *r, const elements *present, slice *ta
         }
     }
     bytes_char(&r->text, '}');
+    r->a->failed = r->a->failed || r->text.failed;
     *tags_out = r->text.failed ? (slice){0} : arena_copy(r->a, bytes_view(&r->text));
     bytes_deinit(&r->text);
     return tags_out->ptr ? COMMUTE_OK : COMMUTE_NOMEM;

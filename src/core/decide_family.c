@@ -87,6 +87,7 @@ slice decide_parent_id(arena *a, const schema_table *parent, const schema_fk *fk
     }
     bytes_init(&b, a->allocator, 0);
     schema_id_write(&b, parts, parent->key_count);
+    a->failed = a->failed || b.failed; /* else the parent would count as not there */
     slice id = b.failed ? (slice){0} : arena_copy(a, bytes_view(&b));
     bytes_deinit(&b);
     return id;

@@ -168,10 +168,11 @@ void schema_id_write(bytes *b, const slice *parts, size_t count) {
 }
 
 /* The same parts written again must give the same id: no spaces, no needless escapes. */
-static godwit_status check_canonical(const arena *a, slice id, const slice *parts, size_t count) {
+static godwit_status check_canonical(arena *a, slice id, const slice *parts, size_t count) {
     bytes again;
     bytes_init(&again, a->allocator, 0);
     schema_id_write(&again, parts, count);
+    a->failed = a->failed || again.failed; /* who asks for the arena must not take it for INVALID */
     godwit_status status = again.failed                          ? GODWIT_NOMEM
                            : slice_equal(bytes_view(&again), id) ? GODWIT_OK
                                                                  : GODWIT_INVALID;

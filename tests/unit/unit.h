@@ -80,4 +80,35 @@ static inline void *unit_resize(void *context, void *block, size_t size) {
     return moved;
 }
 
+/* Does `work` with ever more room in the arena, then with ever more allocations that succeed before
+ * one fails for good, or alone: each time it says NOMEM, or it has done everything. Nothing stays
+ * allocated. `work` gets a new arena each time, and may use its allocator. */
+static inline void unit_starve(godwit_status (*work)(arena *a, void *context), void *context) {
+    godwit_status status = GODWIT_NOMEM;
+    for (size_t room = 1; status != GODWIT_OK; room += 16) {
+        arena a;
+        arena_init(&a, NULL, room);
+        status = work(&a, context);
+        arena_deinit(&a);
+        if ((status != GODWIT_OK && status != GODWIT_NOMEM) || room > 1u << 20) {
+            fail_msg("status %d with room for %zu bytes", status, room);
+        }
+    }
+    for (int once = 0; once < 2; once++) {
+        bool met = true;
+        for (long place = 0; met; place++) {
+            unit_memory memory = {.countdown = place, .once = once == 1};
+            const godwit_allocator allocator = {.resize = unit_resize, .context = &memory};
+            arena a;
+            arena_init(&a, &allocator, 0);
+            status = work(&a, context);
+            met = memory.countdown == (once ? -1 : 0);
+            arena_deinit(&a);
+            assert_int_equal(memory.live, 0);
+            assert_true(status == GODWIT_NOMEM || status == GODWIT_OK);
+            assert_true(status == GODWIT_OK || met);
+        }
+    }
+}
+
 #endif
