@@ -13,7 +13,7 @@
 
 #include "core/backoff.h"
 
-#define LISTEN_FAILURES 3 /* the pause after a failure grows to 8 s */
+#define LISTEN_FAILURES 3 /* the pause after a failure grows to 8 s: heads are polled meanwhile */
 
 struct store_signal {
     store_base base;

@@ -2,9 +2,7 @@
 acknowledged, and the comparison of that with the feed."""
 import os
 import random
-import signal
 import socket
-import subprocess
 import threading
 import time
 import urllib.error
@@ -178,32 +176,3 @@ def check_feed(nodes, acked, scope="field"):
     lost = set(acked) - set(written)
     assert not lost, f"acknowledged and lost: {sorted(lost)[:10]}"
     return written
-
-
-class Pgbouncer:
-    """A pooler in transaction mode in front of a cluster."""
-
-    def __init__(self, cluster):
-        self.port = harness.free_port()
-        path = os.path.join(cluster.folder, f"pgbouncer-{self.port}.ini")  # where another user may look
-        with open(path, "w") as stream:
-            stream.write(f"[databases]\n* = host={cluster.folder} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-                         f"listen_port = {self.port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n"
-                         "ignore_startup_parameters = extra_float_digits\n")
-        command = ["/usr/sbin/pgbouncer", path]
-        if os.getuid() == 0:
-            command = ["setpriv", "--reuid=65534", "--clear-groups", *command]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL)
-
-    def url(self, name):
-        harness.wait_until(self.answers, what="pgbouncer")
-        return f"postgres://postgres@127.0.0.1:{self.port}/{name}"
-
-    def answers(self):
-        with socket.socket() as s:
-            return s.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def close(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(10)
