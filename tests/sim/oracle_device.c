@@ -49,6 +49,33 @@ static void learn_group(check *c, int64_t lsn, int64_t group) {
     }
 }
 
+/* What an update says it replaced is what its author had: the server's state at its base, where no
+ * operation of his own on the row came between (I18: later it decides whether something is lost).
+ */
+static void judge_old(check *c, const known_op *k) {
+    const oracle *o = c->o;
+    const oracle_scope *s = &o->scopes[c->d->scope];
+    if (k->kind != 'u' || k->base_seq < 1 || k->base_seq > s->head || c->d->copied ||
+        s->salts[k->base_seq - 1] != k->base_salt || c->d->late_column || s->lost_history ||
+        c->w->swarm.resolves) {
+        return;
+    }
+    for (int at = k->previous; at; at = o->ops[at - 1].previous) {
+        const known_op *p = &o->ops[at - 1];
+        const decision *d = p->key->decided ? &o->decisions[p->key->decided - 1] : NULL;
+        if (p->row == k->row && (!d || d->commit > k->base_seq)) {
+            return;
+        }
+    }
+    const version *v = oracle_at(o, k->row, k->base_seq);
+    for (int i = 0; v && v->present && i < COLUMNS; i++) {
+        if ((k->mask & k->old_mask) >> i & 1 && k->old[i] != v->value[i]) {
+            sim_fail(c->w, "I18", "device %d: an update says it replaced %s, and its author had %s",
+                     c->d->number, k->old[i]->text, v->value[i]->text);
+        }
+    }
+}
+
 static void learn(check *c, sqlite3_stmt *q) {
     oracle *o = c->o;
     atom *key = oracle_atom(o, query_text(q, 1));
@@ -92,6 +119,7 @@ static void learn(check *c, sqlite3_stmt *q) {
     learn_group(c, c->d->know.op_seen, k->group_first);
     key->op = ++o->op_count;
     oracle_learn_order(c->w, c->d->number, key->op - 1, c->d->know.op_seen);
+    judge_old(c, k);
     sim_trace(c->w, "device %d sealed %lld: %s %s %s", c->d->number, (long long)c->d->know.op_seen,
               query_text(q, 2), query_text(q, 3), query_text(q, 4));
 }
