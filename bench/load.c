@@ -1,9 +1,10 @@
 /* Sends pushes to a running server over HTTP: DEVICES connections, each with a stream of its own,
  * each sending PUSHES pushes of OPERATIONS creates and waiting for every answer. Prints the seconds
  * it took (bodies are built beforehand), the operations sent and those refused; then the
- * median and the 99th percentile of a push's time.
+ * median and the 99th percentile of a push's time. With RATE, that many pushes a second are due,
+ * evenly and in turn; a push that waits for the one before it has begun when it was due.
  *
- * Arguments: PORT TOKEN DEVICES PUSHES OPERATIONS GROUP FIRST_DEVICE */
+ * Arguments: PORT TOKEN DEVICES PUSHES OPERATIONS GROUP FIRST_DEVICE [RATE] */
 #include "pushes.h"
 
 #include <arpa/inet.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef struct {
@@ -22,7 +24,8 @@ typedef struct {
     unsigned number;
     bytes *requests;
     int64_t refused;
-    double *took; /* seconds, one per push */
+    double *took;         /* seconds, one per push */
+    double first_s, every_s; /* when pushes are due, from the start; 0 = at once */
     pthread_barrier_t *start;
 } worker;
 
@@ -86,6 +89,16 @@ static void frame(bytes *out, const worker *w, const char *path, const bytes *bo
     bytes_add(out, body->ptr, body->len);
 }
 
+static double wait_until(double when) {
+    double left = when - bench_wall();
+    if (left > 0) {
+        struct timespec nap = {.tv_sec = (time_t)left,
+                               .tv_nsec = (long)((left - (double)(time_t)left) * 1e9)};
+        nanosleep(&nap, NULL);
+    }
+    return when;
+}
+
 static void *work(void *argument) {
     worker *w = argument;
     bytes answer;
@@ -96,8 +109,12 @@ static void *work(void *argument) {
         bench_die("register", answer.ptr);
     }
     pthread_barrier_wait(w->start);
+    double start = bench_wall();
     for (int64_t i = 1; i <= w->pushes; i++) {
         double begin = bench_wall();
+        if (w->every_s > 0) {
+            begin = wait_until(start + w->first_s + (double)(i - 1) * w->every_s);
+        }
         write_all(fd, w->requests[i].ptr, w->requests[i].len);
         w->refused += read_answer(fd, &answer) != 200;
         w->took[i - 1] = bench_wall() - begin;
@@ -146,10 +163,11 @@ static void print_latency(const worker *workers, int devices) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 8) {
-        bench_die("usage", "load PORT TOKEN DEVICES PUSHES OPERATIONS GROUP FIRST_DEVICE");
+    if (argc != 8 && argc != 9) {
+        bench_die("usage", "load PORT TOKEN DEVICES PUSHES OPERATIONS GROUP FIRST_DEVICE [RATE]");
     }
     int devices = (int)strtol(argv[3], NULL, 10);
+    double rate = argc == 9 ? strtod(argv[8], NULL) : 0;
     worker *workers = calloc((size_t)devices, sizeof *workers);
     pthread_t *threads = calloc((size_t)devices, sizeof *threads);
     pthread_barrier_t start;
@@ -162,6 +180,10 @@ int main(int argc, char **argv) {
                               .group = strtoll(argv[6], NULL, 10),
                               .number = (unsigned)(i + strtol(argv[7], NULL, 10)),
                               .start = &start};
+        if (rate > 0) {
+            workers[i].first_s = i / rate;
+            workers[i].every_s = devices / rate;
+        }
         workers[i].took = calloc((size_t)workers[i].pushes + 1, sizeof(double));
         build(&workers[i]);
         if (pthread_create(&threads[i], NULL, work, &workers[i]) != 0) {
