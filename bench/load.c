@@ -24,7 +24,7 @@ typedef struct {
     unsigned number;
     bytes *requests;
     int64_t refused;
-    double *took;         /* seconds, one per push */
+    double *took;            /* seconds, one per push */
     double first_s, every_s; /* when pushes are due, from the start; 0 = at once */
     pthread_barrier_t *start;
 } worker;

@@ -15,6 +15,9 @@
 #define ROW_BYTES_MAX (1u << 20)      /* payload of one operation */
 #define PAGE_COMMITS_MAX 500          /* commits of one page of the feed */
 #define PAGE_BYTES_MAX (1u << 20)     /* bytes of one page after which it ends at a whole commit */
+#define PAGES_KEPT_MAX 32             /* pages of the feed kept for others, of all scopes ... */
+#define PAGES_KEPT_BYTES (8u << 20)   /* ... and their bytes */
+#define PAGE_AUTHORS_MAX 512          /* devices with a part in a page that is kept */
 #define SNAPSHOT_ROWS_MAX 5000        /* rows of one snapshot page */
 #define ANSWER_BYTES_MAX (64u << 20)  /* answer a client accepts: one group alone may be large */
 #define WAIT_S_MAX 25                 /* long poll */

@@ -3,6 +3,7 @@
  *
  * Stored JSON is spliced into the answer as it is. A commit without anything for the reader (a
  * refusal or a no-op of somebody else, other tables) is left out; its number only moves the cursor.
+ * What many devices come for is read once (pages.h).
  */
 #include "server/service_inner.h"
 
@@ -358,24 +359,21 @@ static godwit_status write_commit(pull *p, const store_commit_row *commit) {
 
 /* ---- the page ---- */
 
-static godwit_status write_page(pull *p) {
+/* Commits from the database. Notes what others need to know who come for the same page. */
+static godwit_status read_commits(pull *p, feed_page *made) {
     bytes *b = p->b;
     size_t begin_len = b->len;
-    int64_t limit = p->query->limit > 0 && p->query->limit < PAGE_COMMITS_MAX ? p->query->limit
-                                                                              : PAGE_COMMITS_MAX;
     godwit_status status = GODWIT_OK;
     bool row = p->cursor.seq < p->scope.head;
     int64_t scanned = 0;
-    bytes_text(b, "{\"from\":");
-    bytes_int(b, p->cursor.seq);
-    bytes_text(b, ",\"commits\":[");
     if (row) {
         status = store_feed_open(p->r->store, p->query->scope, p->cursor.seq);
     }
     while (status == GODWIT_OK && row) {
         store_commit_row commit;
-        if ((int64_t)p->commits >= limit || b->len - begin_len >= PAGE_BYTES_MAX ||
+        if ((int64_t)p->commits >= made->key.limit || b->len - begin_len >= PAGE_BYTES_MAX ||
             scanned >= SCAN_COMMITS_MAX) {
+            made->full = true;
             break;
         }
         status = store_feed_commit(p->r->store, &commit, &row);
@@ -383,10 +381,57 @@ static godwit_status write_page(pull *p) {
             p->cursor.seq = commit.seq;
             p->cursor.salt = commit.salt;
             scanned++;
+            page_author(made, &p->r->scratch, commit.first_seq > 0 ? commit.device_id : (slice){0});
             status = write_commit(p, &commit);
         }
     }
     store_feed_close(p->r->store);
+    made->commits = (slice){b->ptr + begin_len, b->len - begin_len};
+    made->end_seq = p->cursor.seq;
+    made->end_salt = p->cursor.salt;
+    return status;
+}
+
+/* A page is the same for all who had no part in it. One that was kept is good while the history
+ * still goes through its end: another server may have taken its place meanwhile, with less of it.
+ */
+static godwit_status write_commits(pull *p) {
+    feed_page made = {.key = {.registry = p->reg,
+                              .scope = p->query->scope,
+                              .seq = p->cursor.seq,
+                              .salt = p->cursor.salt,
+                              .tables = p->filter.hash,
+                              .limit = p->query->limit > 0 && p->query->limit < PAGE_COMMITS_MAX
+                                           ? p->query->limit
+                                           : PAGE_COMMITS_MAX}};
+    size_t begin_len = p->b->len;
+    bool shared = p->job->who.role.len == 0 && p->cursor.seq < p->scope.head;
+    if (shared && pages_find(&p->s->pages, &made, p->scope.head, p->mine, p->mine_count, p->b)) {
+        int64_t salt = 0;
+        godwit_status status = store_read_salt(p->r->store, p->query->scope, made.end_seq, &salt);
+        if (status == GODWIT_OK && salt == made.end_salt) {
+            p->cursor.seq = made.end_seq;
+            p->cursor.salt = made.end_salt;
+            return GODWIT_OK;
+        }
+        p->b->len = begin_len;
+        if (status != GODWIT_OK && status != GODWIT_NOT_FOUND) {
+            return status;
+        }
+    }
+    godwit_status status = read_commits(p, &made);
+    if (status == GODWIT_OK && shared && !p->b->failed) {
+        pages_keep(&p->s->pages, &made, p->mine, p->mine_count);
+    }
+    return status;
+}
+
+static godwit_status write_page(pull *p) {
+    bytes *b = p->b;
+    bytes_text(b, "{\"from\":");
+    bytes_int(b, p->cursor.seq);
+    bytes_text(b, ",\"commits\":[");
+    godwit_status status = write_commits(p);
     if (status != GODWIT_OK) {
         return status;
     }

@@ -1,7 +1,8 @@
 /* Pushes: all that wait are decided in one transaction, scope by scope, in the order they came.
  *
  *   per scope: lock and read the scope
- *   per push:  device, ledger, salts, rows -> may the stream go on
+ *   per push, or for many small ones at once (push_together.c):
+ *              device, ledger, salts, rows -> may the stream go on
  *              a savepoint around all groups: decide, save, decide, save ..
  *              a constraint fails: undo the push, reload its rows, and go group by group, a
  * savepoint each; the guilty group is decided again with the refusal, the others proceed commit,
@@ -90,14 +91,19 @@ static godwit_status finish(push *p, size_t at, size_t count, decide_refusal *re
     return status == GODWIT_OK && !p->stream && decided ? push_keep_keys(p, at, count) : status;
 }
 
-static godwit_status run_all(push *p) {
-    decide_refusal refusal;
+godwit_status push_decide(push *p, decide_refusal *refusal) {
     godwit_status status = GODWIT_OK;
     for (size_t at = p->first_new; status == GODWIT_OK && at < p->request->op_count;) {
         size_t count = group_size(p, at);
-        status = run_group(p, at, count, NULL, &refusal);
+        status = run_group(p, at, count, NULL, refusal);
         at += count;
     }
+    return status;
+}
+
+static godwit_status run_all(push *p) {
+    decide_refusal refusal;
+    godwit_status status = push_decide(p, &refusal);
     return status == GODWIT_OK
                ? finish(p, p->first_new, p->request->op_count - p->first_new, &refusal)
                : status;
@@ -202,7 +208,7 @@ static godwit_status run_carefully(push *p) {
 }
 
 /* The optimistic pass, and what follows when a constraint stops it. */
-static godwit_status run_groups(push *p) {
+godwit_status push_groups(push *p) {
     scope_run *run = p->scope;
     mark m = take_mark(p);
     if (p->keys_repeat) { /* each must see what the one before it has kept */
@@ -225,109 +231,30 @@ static godwit_status run_groups(push *p) {
 
 /* ---- one push ---- */
 
-static int64_t pulled_seq(service_job *job) {
-    const job_state *state = job->state;
-    wire_cursor cursor;
-    if (!state->pull.cursor.len ||
-        wire_cursor_parse(&job->memory, state->pull.cursor, &cursor) != GODWIT_OK ||
-        !slice_equal(cursor.scope, state->scope)) {
-        return -1;
-    }
-    return cursor.seq;
-}
-
-/* What the device told, less what this request has changed: it waits no longer, or was refused. */
-static void write_report(const push *p, bytes *b) {
-    wire_report told = p->request->report;
-    int64_t sent = (int64_t)p->request->op_count;
-    told.pending = told.pending > sent ? told.pending - sent : 0;
-    told.oldest_pending_ms = told.pending ? told.oldest_pending_ms : 0;
-    for (size_t i = 0; i < p->request->op_count; i++) {
-        const op_answer *a = &p->answers[i];
-        told.failed += a->kind == OP_ANSWER_DECIDED && a->result->outcome == OUTCOME_REJECTED &&
-                       p->request->ops[i].kind != OP_VOID;
-    }
-    wire_report_write(b, &told);
-}
-
-static godwit_status save_stream(push *p) {
-    scope_run *run = p->scope;
-    const push_request *request = p->request;
-    int64_t confirmed = request->confirmed_seq < p->device.applied_seq ? request->confirmed_seq
-                                                                       : p->device.applied_seq;
-    if (confirmed > p->device.confirmed_seq) {
-        p->device.confirmed_seq = confirmed;
-    }
-    int64_t pulled = pulled_seq(p->job);
-    bytes report;
-    bytes_init(&report, NULL, 0);
-    if (request->has_report) {
-        write_report(p, &report);
-    }
-    godwit_status status =
-        store_device_save(run->st, run->c.scope, &p->device, pulled <= run->c.head ? pulled : -1,
-                          run->now_ms, report.len ? bytes_view(&report) : (slice){0});
-    bytes_deinit(&report);
-    return status;
-}
-
-static void answer(push *p) {
-    service_job *job = p->job;
-    bool open_end = job->verb == VERB_SYNC;
-    push_answer_write(job, p->answers, p->stream ? p->device.applied_seq : -1, p->scope->c.head,
-                      p->scope->now_ms, open_end);
-    if (!open_end) {
-        service_done(job);
-    } else if (job->answer.failed) {
-        service_fail(job, GODWIT_NOMEM);
-    }
-    job->wants_write = false;
-}
-
-/* What was decided now, for the counters; they count when the transaction is committed. */
-static void tally(const push *p) {
-    stats *counters = &p->scope->s->stats;
-    const decide_commit *commit = NULL;
-    for (size_t i = 0; i < p->request->op_count; i++) {
-        const op_answer *a = &p->answers[i];
-        const wire_op *op = &p->request->ops[i];
-        const schema_table *t = schema_find(p->scope->c.schema, op->entity_type);
-        slice entity = t ? t->entity : (slice){0};
-        if (a->kind != OP_ANSWER_DECIDED) {
-            stats_tally_operation(counters, entity, STATS_RESENT, CODE_NONE);
-            continue;
-        }
-        stats_tally_operation(counters, entity, (int)a->result->outcome, a->result->code);
-        counters->tally.decided++;
-        counters->tally.resolved += op->resolves.len && (a->result->outcome == OUTCOME_APPLIED ||
-                                                         a->result->outcome == OUTCOME_MERGED);
-        for (size_t k = 0; a->commit != commit && k < a->commit->conflict_count; k++) {
-            stats_tally_conflict(counters, a->commit->conflicts[k].kind,
-                                 a->commit->conflicts[k].open);
-        }
-        counters->tally.groups += a->commit != commit;
-        commit = a->commit;
-    }
+godwit_status push_start(push *p, scope_run *run, service_job *job) {
+    job_state *state = job->state;
+    *p = (push){.scope = run, .job = job, .request = &state->push};
+    p->author = (store_author){.scope = run->c.scope,
+                               .device_id = state->push.device_id,
+                               .user_id = job->who.user,
+                               .stream = state->push.stream,
+                               .now_ms = run->now_ms};
+    p->answers = ARENA_ARRAY(run->a, op_answer, state->push.op_count);
+    return p->answers
+               ? upcast_push(&run->s->upcaster, &run->reg->schema, &job->memory, &state->push)
+               : GODWIT_NOMEM;
 }
 
 static godwit_status run_push(scope_run *run, service_job *job) {
     job_state *state = job->state;
-    push p = {.scope = run, .job = job, .request = &state->push};
+    push p;
     uint8_t print[SHA256_BYTES];
     slice key = {0};
     bool refused = false;
-    p.author = (store_author){.scope = run->c.scope,
-                              .device_id = state->push.device_id,
-                              .user_id = job->who.user,
-                              .stream = state->push.stream,
-                              .now_ms = run->now_ms};
-    p.answers = ARENA_ARRAY(run->a, op_answer, state->push.op_count);
     bool as_role = job->who.role.len > 0;
     store_role role = {job->who.role, job->who.claims, false};
     store_write_as(run->st, &role);
-    godwit_status status =
-        p.answers ? upcast_push(&run->s->upcaster, &run->reg->schema, &job->memory, &state->push)
-                  : GODWIT_NOMEM;
+    godwit_status status = push_start(&p, run, job);
     if (status == GODWIT_OK && state->push.stream) {
         status = push_load_stream(&p, &refused);
     } else if (status == GODWIT_OK) {
@@ -345,7 +272,7 @@ static godwit_status run_push(scope_run *run, service_job *job) {
     asks->at = 0;
     asks->closed = state->hooks.rounds >= HOOK_ROUNDS;
     if (p.first_new < state->push.op_count) {
-        status = push_load_salts(&p);
+        status = push_load_salts(&p, 1);
         if (status == GODWIT_OK && as_role) { /* rows are seen through other eyes than before */
             status = decide_init(&run->c, state->push.op_count);
         }
@@ -359,7 +286,7 @@ static godwit_status run_push(scope_run *run, service_job *job) {
             status = push_load_keys(&p);
         }
         if (status == GODWIT_OK) {
-            status = run_groups(&p);
+            status = push_groups(&p);
         }
     }
     if (status == GODWIT_OK && asks->waiting > 0) {
@@ -368,13 +295,13 @@ static godwit_status run_push(scope_run *run, service_job *job) {
         return GODWIT_CANCELLED;
     }
     if (status == GODWIT_OK && p.stream) {
-        status = save_stream(&p);
+        status = push_save_streams(&p, 1);
     }
     if (status != GODWIT_OK) {
         return status;
     }
-    answer(&p);
-    tally(&p);
+    push_reply(&p);
+    push_tally(&p);
     if (key.ptr && job->status == 200) {
         status = store_idem_add(run->st, run->c.scope, key, print, run->c.head,
                                 bytes_view(&job->answer), run->now_ms);
@@ -431,6 +358,23 @@ static godwit_status lock_scopes(service *s, service_job **jobs, size_t count, b
     return status;
 }
 
+/* Two of one device, or of one lineage, can't be decided without what the first has left. */
+static bool meets(service_job *const *jobs, size_t count, const service_job *job) {
+    const push_request *request = &state_of(job)->push;
+    for (size_t i = 0; i < count; i++) {
+        const push_request *other = &state_of(jobs[i])->push;
+        if (slice_equal(other->device_id, request->device_id) ||
+            slice_equal(other->ops[0].lineage, request->ops[0].lineage)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static godwit_status run_joined(scope_run *run, service_job *const *jobs, size_t count) {
+    return count == 1 ? run_push(run, jobs[0]) : push_together(run, jobs, count);
+}
+
 /* All jobs of one scope among `jobs`; those answered leave the set. */
 static godwit_status run_scope(service *s, service_job **jobs, size_t count, batch_scope *of) {
     slice scope = of->scope;
@@ -452,10 +396,26 @@ static godwit_status run_scope(service *s, service_job **jobs, size_t count, bat
                              .now_ms = run.now_ms,
                              .hash_seed = (uint64_t)run.now_ms ^ (uint64_t)(uintptr_t)s};
     godwit_status status = decide_init(&run.c, ops);
+    service_job **together = ARENA_ARRAY(run.a, service_job *, count);
+    size_t joined = 0;
+    status = together ? status : GODWIT_NOMEM;
     for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
-        if (slice_equal(state_of(jobs[i])->scope, scope)) {
+        if (!slice_equal(state_of(jobs[i])->scope, scope)) {
+            continue;
+        }
+        bool joins = push_joins(&run, jobs[i]);
+        if (joined > 0 && (!joins || meets(together, joined, jobs[i]))) {
+            status = run_joined(&run, together, joined);
+            joined = 0;
+        }
+        if (joins) {
+            together[joined++] = jobs[i];
+        } else if (status == GODWIT_OK) {
             status = run_push(&run, jobs[i]);
         }
+    }
+    if (status == GODWIT_OK && joined > 0) {
+        status = run_joined(&run, together, joined);
     }
     if (status == GODWIT_OK) {
         status = store_scope_save(s->store, scope, &run.scope, run.c.head);

@@ -10,10 +10,17 @@ static int by_number(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-godwit_status push_load_salts(push *p) {
-    scope_run *run = p->scope;
-    const push_request *request = p->request;
-    size_t count = request->op_count - p->first_new;
+static size_t new_ops(const push *list, size_t count) {
+    size_t ops = 0;
+    for (size_t i = 0; i < count; i++) {
+        ops += list[i].request->op_count - list[i].first_new;
+    }
+    return ops;
+}
+
+godwit_status push_load_salts(const push *list, size_t pushes) {
+    scope_run *run = list->scope;
+    size_t count = new_ops(list, pushes);
     int64_t *seqs = ARENA_ARRAY(run->a, int64_t, count);
     decide_salt *salts = ARENA_ARRAY(run->a, decide_salt, count);
     size_t used = 0;
@@ -21,11 +28,13 @@ godwit_status push_load_salts(push *p) {
     if (!seqs || !salts) {
         return GODWIT_NOMEM;
     }
-    for (size_t i = p->first_new; i < request->op_count; i++) {
-        int64_t seq = request->ops[i].base_seq;
-        if (seq > 0 && seq <= run->c.head && (used == 0 || seqs[used - 1] != seq)) {
-            sorted = sorted && (used == 0 || seqs[used - 1] < seq);
-            seqs[used++] = seq;
+    for (const push *p = list; p < list + pushes; p++) {
+        for (size_t i = p->first_new; i < p->request->op_count; i++) {
+            int64_t seq = p->request->ops[i].base_seq;
+            if (seq > 0 && seq <= run->c.head && (used == 0 || seqs[used - 1] != seq)) {
+                sorted = sorted && (used == 0 || seqs[used - 1] < seq);
+                seqs[used++] = seq;
+            }
         }
     }
     if (!sorted) {
@@ -74,17 +83,14 @@ static godwit_status load_fallen(scope_run *run, decide_row *const *rows, size_t
     return status;
 }
 
-/* Working rows of the operations; only those that are new to the context, or all of them (reload).
- */
-godwit_status push_load_rows(push *p, size_t from, size_t to, bool reload) {
+/* Those of operations from..to that are new to the context, or all of them (reload), behind *used
+ * others. */
+static godwit_status collect_rows(const push *p, size_t from, size_t to, bool reload,
+                                  decide_row **rows, size_t *used) {
     scope_run *run = p->scope;
-    decide_row **rows = ARENA_ARRAY(run->a, decide_row *, to - from);
-    size_t count = 0;
+    size_t count = *used;
     slice entity = {0};
     const schema_table *t = NULL;
-    if (!rows) {
-        return GODWIT_NOMEM;
-    }
     for (size_t i = from; i < to; i++) {
         const wire_op *op = &p->request->ops[i];
         if (op->kind == OP_NONE || op->kind == OP_VOID) {
@@ -103,8 +109,46 @@ godwit_status push_load_rows(push *p, size_t from, size_t to, bool reload) {
             rows[count++] = row;
         }
     }
+    *used = count;
+    return GODWIT_OK;
+}
+
+static godwit_status load_rows(scope_run *run, decide_row **rows, size_t count, bool reload) {
     godwit_status status = store_rows_load(run->st, &run->c, rows, count, reload);
     return status == GODWIT_OK ? load_fallen(run, rows, count, reload) : status;
+}
+
+godwit_status push_load_rows(push *p, size_t from, size_t to, bool reload) {
+    decide_row **rows = ARENA_ARRAY(p->scope->a, decide_row *, to - from);
+    size_t count = 0;
+    godwit_status status = rows ? collect_rows(p, from, to, reload, rows, &count) : GODWIT_NOMEM;
+    return status == GODWIT_OK ? load_rows(p->scope, rows, count, reload) : status;
+}
+
+static int by_address(const void *a, const void *b) {
+    uintptr_t x = (uintptr_t) * (decide_row *const *)a;
+    uintptr_t y = (uintptr_t) * (decide_row *const *)b;
+    return (x > y) - (x < y);
+}
+
+godwit_status push_load_rows_of(const push *list, size_t pushes, bool reload) {
+    scope_run *run = list->scope;
+    decide_row **rows = ARENA_ARRAY(run->a, decide_row *, new_ops(list, pushes));
+    size_t count = 0, distinct = 0;
+    godwit_status status = rows ? GODWIT_OK : GODWIT_NOMEM;
+    for (size_t i = 0; status == GODWIT_OK && i < pushes; i++) {
+        const push *p = &list[i];
+        status = collect_rows(p, p->first_new, p->request->op_count, reload, rows, &count);
+    }
+    if (status == GODWIT_OK && count > 0) { /* with reload one may come from several pushes */
+        qsort(rows, count, sizeof *rows, by_address);
+        for (size_t i = 0; i < count; i++) {
+            if (distinct == 0 || rows[distinct - 1] != rows[i]) {
+                rows[distinct++] = rows[i];
+            }
+        }
+    }
+    return status == GODWIT_OK ? load_rows(run, rows, distinct, reload) : status;
 }
 
 /* ---- parents that were deleted meanwhile ---- */
@@ -205,17 +249,28 @@ godwit_status push_load_parents(push *p, size_t at, size_t count, bool *fallen) 
     return status;
 }
 
-static godwit_status load_by_key(push *p) {
-    scope_run *run = p->scope;
-    size_t count = p->request->op_count - p->first_new;
+godwit_status push_load_origins(push *list, size_t pushes) {
+    scope_run *run = list->scope;
+    size_t count = new_ops(list, pushes), used = 0;
     decide_ledger *by_key = ARENA_ARRAY(run->a, decide_ledger, count);
+    wire_op *ops = ARENA_ARRAY(run->a, wire_op, count);
     bool any = false;
-    if (!by_key) {
+    if (!by_key || !ops) {
         return GODWIT_NOMEM;
     }
-    godwit_status status = store_ledger_by_origin(
-        run->st, run->a, run->c.scope, &p->request->ops[p->first_new], count, by_key, &any);
-    p->by_key = any ? by_key : NULL;
+    for (push *p = list; p < list + pushes; p++) {
+        size_t more = p->request->op_count - p->first_new;
+        if (more > 0) {
+            memcpy(ops + used, p->request->ops + p->first_new, more * sizeof *ops);
+        }
+        used += more;
+    }
+    godwit_status status =
+        store_ledger_by_origin(run->st, run->a, run->c.scope, ops, count, by_key, &any);
+    for (push *p = list; any && p < list + pushes; p++) {
+        p->by_key = by_key;
+        by_key += p->request->op_count - p->first_new;
+    }
     return status;
 }
 
@@ -232,13 +287,10 @@ godwit_status push_load_plain(push *p, bool *refused) {
     return status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
 }
 
-/* Device and what was decided before. *refused: the push is answered. */
-godwit_status push_load_stream(push *p, bool *refused) {
+godwit_status push_check_stream(push *p, bool *refused) {
     scope_run *run = p->scope;
     const push_request *request = p->request;
-    godwit_status status =
-        store_device_load(run->st, run->a, run->c.scope, request->device_id, &p->device);
-    if (status == GODWIT_NOT_FOUND) {
+    if (p->device.device_id.len == 0) {
         *refused = push_refuse_stream(p->job, STREAM_FORBIDDEN_DEVICE, &p->device);
         return GODWIT_OK;
     }
@@ -247,11 +299,11 @@ godwit_status push_load_stream(push *p, bool *refused) {
         p->first_new++;
     }
     decide_ledger *by_seq = ARENA_ARRAY(run->a, decide_ledger, request->op_count);
-    if (status != GODWIT_OK || !by_seq) {
-        return status == GODWIT_OK ? GODWIT_NOMEM : status;
+    if (!by_seq) {
+        return GODWIT_NOMEM;
     }
-    status = store_ledger_by_seq(run->st, run->a, run->c.scope, request->device_id, request->ops,
-                                 p->first_new, by_seq);
+    godwit_status status = store_ledger_by_seq(run->st, run->a, run->c.scope, request->device_id,
+                                               request->ops, p->first_new, by_seq);
     if (status != GODWIT_OK) {
         return status;
     }
@@ -261,5 +313,17 @@ godwit_status push_load_stream(push *p, bool *refused) {
     for (size_t i = 0; i < p->first_new; i++) {
         p->answers[i] = (op_answer){.kind = OP_ANSWER_RESENT, .ledger = &by_seq[i]};
     }
-    return *refused || p->first_new == request->op_count ? GODWIT_OK : load_by_key(p);
+    return GODWIT_OK;
+}
+
+godwit_status push_load_stream(push *p, bool *refused) {
+    scope_run *run = p->scope;
+    godwit_status status =
+        store_devices_load(run->st, run->a, run->c.scope, &p->request->device_id, 1, &p->device);
+    if (status == GODWIT_OK) {
+        status = push_check_stream(p, refused);
+    }
+    return status != GODWIT_OK || *refused || p->first_new == p->request->op_count
+               ? status
+               : push_load_origins(p, 1);
 }

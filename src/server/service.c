@@ -135,7 +135,7 @@ godwit_status service_open(const service_options *options, service **out, char *
     s->context = options->context;
     s->retain = options->retain ? *options->retain : retain_default;
     arena_init(&s->batch, NULL, 0);
-    if (!seen_open(&s->seen)) {
+    if (!seen_open(&s->seen) || !pages_open(&s->pages)) {
         snprintf(message, 512, "out of memory");
         service_close(s);
         return GODWIT_NOMEM;
@@ -206,6 +206,7 @@ void service_close(service *s) {
     registry_config_free(s->config);
     upcaster_free(s->upcaster);
     seen_close(&s->seen);
+    pages_close(&s->pages);
     grants_close(s->grants);
     arena_deinit(&s->batch);
     free(s);

@@ -8,6 +8,7 @@
  *   push_answer.c   results of a push
  *   register.c      devices, schema check, adoption
  *   pull.c          the feed
+ *   pages.c         pages of it that others come for as well
  *   snapshot.c      bootstrap pages
  *   reconcile.c     which operations of a replica are known
  *   lists.c         conflicts
@@ -25,6 +26,7 @@
 #include <stdatomic.h>
 
 #include "core/limits.h"
+#include "server/pages.h"
 #include "server/registry.h"
 #include "server/service.h"
 #include "server/stats.h"
@@ -60,6 +62,7 @@ struct service {
     size_t walked_scope_len, walked_device_len;
     retain_policy retain;
     seen_list seen;
+    page_list pages;
     char tended[NAME_BYTES_MAX]; /* the janitor has been here: the name of a scope */
     size_t tended_len;
     char store_id[33];

@@ -11,12 +11,12 @@
  *
  *   store_begin
  *     store_scope_load            locks the scope: this is the only lock
- *     store_device_load, store_ledger_*, store_salts_load, store_rows_load
+ *     store_devices_load, store_ledger_*, store_salts_load, store_rows_load
  *     store_savepoint
  *       store_rows_settle, decide_group, store_group_save ..  GODWIT_CONSTRAINT: *refusal says why
  *       store_flush
  *     store_release | store_rollback_to
- *     store_device_save, store_scope_save
+ *     store_devices_save, store_scope_save
  *   store_commit | store_rollback
  *
  * All slices handed out live in the arena given, or until the next call where the comment says so.
@@ -113,6 +113,9 @@ godwit_status store_scope_load(store *st, slice scope, store_scope *out) MUST_US
 /* NOT_FOUND when the device is not registered in the scope. */
 godwit_status store_device_load(store *st, arena *a, slice scope, slice device_id,
                                 decide_device *out) MUST_USE;
+/* Several at once; out[i].device_id is empty where ids[i] is not registered. No id comes twice. */
+godwit_status store_devices_load(store *st, arena *a, slice scope, const slice *ids, size_t count,
+                                 decide_device *out) MUST_USE;
 /* Ledger rows of ops[i] by (scope, device, ops[i].seq); out[i].found says whether there was one. */
 godwit_status store_ledger_by_seq(store *st, arena *a, slice scope, slice device_id,
                                   const wire_op *ops, size_t count, decide_ledger *out) MUST_USE;
@@ -176,9 +179,15 @@ godwit_status store_rows_settle(store *st, const decide_context *c, const wire_o
 /* Writes what is kept; called before a savepoint is released. Both: CONSTRAINT as above, on behalf
  * of some group saved since the savepoint. */
 godwit_status store_flush(store *st, decide_refusal *refusal) MUST_USE;
-/* pulled_seq: the position the device has reported, -1 = none. skips what did not change. */
-godwit_status store_device_save(store *st, slice scope, const decide_device *device,
-                                int64_t pulled_seq, int64_t now_ms, slice report) MUST_USE;
+/* What a push leaves of its device. */
+typedef struct {
+    const decide_device *device;
+    int64_t pulled_seq; /* the position it has reported, -1 = none */
+    slice report;       /* JSON object; empty = the one before */
+} store_standing;
+/* No device comes twice. */
+godwit_status store_devices_save(store *st, slice scope, const store_standing *list, size_t count,
+                                 int64_t now_ms) MUST_USE;
 /* It has pulled: positions as above, -1 = none; neither goes back. report: JSON object, empty = the
  * one before. Nothing for one that is not active. */
 godwit_status store_device_seen(store *st, slice scope, slice device_id, int64_t pulled_seq,
@@ -205,8 +214,8 @@ typedef struct {
 /* Is there something? Outside a transaction. UNSUPPORTED: this store notes nothing. */
 godwit_status store_outbox_any(store *st, bool *any) MUST_USE;
 /* The oldest, at most `max`: whole transactions in the order of their commits, unless one has more.
- * None where another server is at it. CONSTRAINT: one of them can not be read any more; with max 1 it
- * comes as one of no table. */
+ * None where another server is at it. CONSTRAINT: one of them can not be read any more; with max 1
+ * it comes as one of no table. */
 godwit_status store_outbox_take(store *st, arena *a, size_t max, store_fact **out,
                                 size_t *count) MUST_USE;
 /* They have been dealt with; those without a scope are kept aside until the next start. */

@@ -295,36 +295,65 @@ godwit_status pg_scope_save(store *st, slice scope, const store_scope *state, in
 
 /* ---- device ---- */
 
+#define DEVICE_COLUMNS                                                                             \
+    "d.user_id, d.lineage, d.state, d.applied_seq, d.confirmed_seq, d.last_key, d.last_at,"        \
+    " (extract(epoch FROM coalesce(d.last_seen, d.registered_at)) * 1000)::bigint"
+
+static void read_device(arena *a, const PGresult *r, int row, slice id, decide_device *out) {
+    out->device_id = arena_copy(a, id);
+    out->user_id = pg_field_copy(a, r, row, 0);
+    out->lineage = pg_field_copy(a, r, row, 1);
+    out->state = store_device_state_of(pg_field(r, row, 2));
+    out->applied_seq = pg_field_int(r, row, 3);
+    out->confirmed_seq = pg_field_int(r, row, 4);
+    out->has_last_key = pg_field_key(r, row, 5, out->last_key);
+    out->last_at_ms = pg_field_int(r, row, 6);
+    out->last_seen_ms = pg_field_int(r, row, 7);
+}
+
 godwit_status pg_device_read(pg_link *l, arena *a, slice scope, slice device_id,
                              decide_device *out) {
     PGresult *r = NULL;
     memset(out, 0, sizeof *out);
     pg_text(l, scope);
     pg_text(l, device_id);
-    godwit_status status =
-        pg_query(l,
-                 "SELECT user_id, lineage, state, applied_seq, confirmed_seq, last_key, last_at,"
-                 " (extract(epoch FROM coalesce(last_seen, registered_at)) * 1000)::bigint FROM "
-                 "godwit.device WHERE scope = $1 AND device_id = $2",
-                 &r);
+    godwit_status status = pg_query(l,
+                                    "SELECT " DEVICE_COLUMNS " FROM godwit.device d"
+                                    " WHERE d.scope = $1 AND d.device_id = $2",
+                                    &r);
     if (status != GODWIT_OK || PQntuples(r) == 0) {
         return status == GODWIT_OK ? GODWIT_NOT_FOUND : status;
     }
-    out->device_id = arena_copy(a, device_id);
-    out->user_id = pg_field_copy(a, r, 0, 0);
-    out->lineage = pg_field_copy(a, r, 0, 1);
-    out->state = store_device_state_of(pg_field(r, 0, 2));
-    out->applied_seq = pg_field_int(r, 0, 3);
-    out->confirmed_seq = pg_field_int(r, 0, 4);
-    out->has_last_key = pg_field_key(r, 0, 5, out->last_key);
-    out->last_at_ms = pg_field_int(r, 0, 6);
-    out->last_seen_ms = pg_field_int(r, 0, 7);
+    read_device(a, r, 0, device_id, out);
     return a->failed ? GODWIT_NOMEM : GODWIT_OK;
 }
 
 godwit_status pg_device_load(store *st, arena *a, slice scope, slice device_id,
                              decide_device *out) {
     return pg_device_read(&st->link, a, scope, device_id, out);
+}
+
+godwit_status pg_devices_load(store *st, arena *a, slice scope, const slice *ids, size_t count,
+                              decide_device *out) {
+    pg_link *l = &st->link;
+    PGresult *r = NULL;
+    memset(out, 0, count * sizeof *out);
+    pg_text(l, scope);
+    pg_array(l, PG_OID_TEXT, count);
+    for (size_t i = 0; i < count; i++) {
+        pg_item(l, ids[i]);
+    }
+    godwit_status status =
+        pg_query(l,
+                 "SELECT " DEVICE_COLUMNS ", k.n FROM unnest($2::text[]) WITH ORDINALITY k(id, n)"
+                 " JOIN godwit.device d ON d.scope = $1 AND d.device_id = k.id",
+                 &r);
+    for (int row = 0; status == GODWIT_OK && row < PQntuples(r); row++) {
+        size_t at = (size_t)pg_field_int(r, row, 8) - 1;
+        ASSERT(at < count);
+        read_device(a, r, row, ids[at], &out[at]);
+    }
+    return status == GODWIT_OK && a->failed ? GODWIT_NOMEM : status;
 }
 
 #define TIME(n) "to_timestamp($" n "::double precision / 1000)"
@@ -343,27 +372,38 @@ godwit_status pg_device_insert(store *st, slice scope, const decide_device *devi
            " registered_at, last_seen) VALUES ($1, $2, $3, $4, $5, " TIME("6") ", " TIME("6") ")");
 }
 
-godwit_status pg_device_save(store *st, slice scope, const decide_device *device,
-                             int64_t pulled_seq, int64_t now_ms, slice report) {
+godwit_status pg_devices_save(store *st, slice scope, const store_standing *list, size_t count,
+                              int64_t now_ms) {
     pg_link *l = &st->link;
-    slice key = {device->has_last_key ? (const char *)device->last_key : "",
-                 device->has_last_key ? SHA256_BYTES : 0};
+#define DEVICES(type, item)                                                                        \
+    do {                                                                                           \
+        pg_array(l, type, count);                                                                  \
+        for (size_t i = 0; i < count; i++) {                                                       \
+            const decide_device *d = list[i].device;                                               \
+            item;                                                                                  \
+        }                                                                                          \
+    } while (0)
     pg_text(l, scope);
-    pg_text(l, device->device_id);
-    pg_int(l, device->applied_seq);
-    pg_int(l, device->confirmed_seq);
-    pg_bytea(l, key);
-    pg_int(l, device->last_at_ms);
     pg_int(l, now_ms);
-    pg_int(l, pulled_seq);
-    pg_text(l, report);
+    DEVICES(PG_OID_TEXT, pg_item(l, d->device_id));
+    DEVICES(PG_OID_INT8, pg_item_int(l, d->applied_seq));
+    DEVICES(PG_OID_INT8, pg_item_int(l, d->confirmed_seq));
+    DEVICES(PG_OID_BYTEA,
+            pg_item(l, (slice){(const char *)d->last_key, d->has_last_key ? SHA256_BYTES : 0}));
+    DEVICES(PG_OID_INT8, pg_item_int(l, d->last_at_ms));
+    DEVICES(PG_OID_INT8, ((void)d, pg_item_int(l, list[i].pulled_seq)));
+    DEVICES(PG_OID_TEXT, ((void)d, pg_item(l, list[i].report.len ? list[i].report : (slice){0})));
+#undef DEVICES
     return pg_send(
-        l, "UPDATE godwit.device SET applied_seq = $3, confirmed_seq = $4, last_key = $5,"
-           " last_at = $6, last_seen = " TIME("7") ", pulled_seq = greatest(pulled_seq,"
-                                                   " $8), pulled_at = CASE WHEN $8 >= 0 THEN " TIME(
-                                                       "7") " ELSE pulled_at END,"
-                                                            " report = coalesce($9::json, report)"
-                                                            " WHERE scope = $1 AND device_id = $2");
+        l, "UPDATE godwit.device d SET applied_seq = v.applied, confirmed_seq = v.confirmed,"
+           " last_key = v.key, last_at = v.at, last_seen = " TIME(
+               "2") ", pulled_seq = greatest(d.pulled_seq, v.pulled), pulled_at = CASE WHEN"
+                    " v.pulled >= 0 THEN " TIME(
+                        "2") " ELSE d.pulled_at END, report = coalesce(v.report::json, d.report)"
+                             " FROM unnest($3::text[], $4::bigint[], $5::bigint[], $6::bytea[],"
+                             " $7::bigint[], $8::bigint[], $9::text[])"
+                             " v(id, applied, confirmed, key, at, pulled, report)"
+                             " WHERE d.scope = $1 AND d.device_id = v.id");
 }
 
 /* ---- keys of callers without a stream ---- */

@@ -1,5 +1,8 @@
 /* What decide needs to know, out of PostgreSQL: ledger rows, salts, working rows. Each is one
- * statement for all that is asked about, and rows of all tables are waited for together. */
+ * statement for all that is asked about, and rows of all tables are waited for together.
+ *
+ * Where keys meet a large table the subquery has a LIMIT: it is then looked up key by key. Left to
+ * itself the planner reads a whole scope for some hundred keys while it knows little of a table. */
 #include "server/store_postgres.h"
 
 #include <stdlib.h>
@@ -76,23 +79,22 @@ godwit_status pg_ledger_by_origin(store *st, arena *a, slice scope, const wire_o
     }
     godwit_status status =
         pg_query(l,
-                 "SELECT k.n, " LEDGER_COLUMNS
-                 " FROM (SELECT u.lineage, (SELECT max(o.lsn) FROM godwit.op o WHERE o.scope = $1"
-                 "   AND o.lineage = u.lineage) AS top"
-                 "  FROM (SELECT DISTINCT lineage FROM unnest($2::text[]) d(lineage)) u) m"
+                 "WITH m AS MATERIALIZED (SELECT u.lineage, (SELECT max(o.lsn) FROM godwit.op o"
+                 "   WHERE o.scope = $1 AND o.lineage = u.lineage) AS top"
+                 "  FROM (SELECT DISTINCT lineage FROM unnest($2::text[]) d(lineage)) u)"
+                 " SELECT k.n, " LEDGER_COLUMNS " FROM m"
                  " JOIN unnest($2::text[], $3::bigint[], $4::bytea[])"
                  "  WITH ORDINALITY k(lineage, lsn, op_key, n)"
                  "  ON k.lineage = m.lineage AND k.lsn <= m.top"
-                 " JOIN godwit.op o ON o.scope = $1 AND o.lineage = k.lineage AND o.lsn = k.lsn"
-                 "  AND o.op_key = k.op_key" LEDGER_IMAGE " ORDER BY k.n, o.commit_seq",
+                 " CROSS JOIN LATERAL (SELECT * FROM godwit.op WHERE scope = $1"
+                 "  AND lineage = k.lineage AND lsn = k.lsn AND op_key = k.op_key"
+                 "  ORDER BY commit_seq LIMIT 1) o" LEDGER_IMAGE,
                  &r);
     for (int i = 0; status == GODWIT_OK && i < PQntuples(r); i++) {
         size_t at = (size_t)pg_field_int(r, i, 0) - 1;
         ASSERT(at < count);
-        if (!out[at].found) {
-            status = read_ledger(a, r, i, 1, &out[at]);
-            *any = true;
-        }
+        status = read_ledger(a, r, i, 1, &out[at]);
+        *any = true;
     }
     return status;
 }
@@ -156,9 +158,10 @@ godwit_status pg_salts_load(store *st, slice scope, const int64_t *seqs, size_t 
     "SELECT k.n, r.ver, r.gen, r.created_ver, r.created_at, r.created_seq, r.del_ver,"             \
     " r.del_device, r.vclock, r.col_meta, r.last_image, c.device_id"                               \
     " FROM unnest($3::text[]) WITH ORDINALITY k(pk, n)"                                            \
-    " JOIN godwit.row r ON r.scope = $1 AND r.tbl = $2 AND r.pk = k.pk"                            \
-    " LEFT JOIN godwit.commit c ON r.created_seq > 0 AND c.scope = $1"                             \
-    " AND c.commit_seq = r.created_ver"
+    " CROSS JOIN LATERAL (SELECT * FROM godwit.row WHERE scope = $1 AND tbl = $2 AND pk = k.pk"    \
+    "  LIMIT 1) r"                                                                                 \
+    " LEFT JOIN LATERAL (SELECT device_id FROM godwit.commit WHERE r.created_seq > 0"              \
+    "  AND scope = $1 AND commit_seq = r.created_ver LIMIT 1) c ON true"
 
 /* A row that the scope knows. */
 static godwit_status read_row(decide_context *c, const PGresult *r, int i, decide_row *row) {

@@ -129,9 +129,10 @@ static const char *key_list(arena *a, bytes *b, const pg_table *info) {
 
 static const char *load_text(arena *a, bytes *b, const pg_table *info) {
     bytes_clear(b);
-    bytes_printf(b, "SELECT k.n, %s FROM %s JOIN ", info->select_list, info->key_list);
+    bytes_printf(b, "SELECT k.n, %s FROM %s CROSS JOIN LATERAL (SELECT * FROM ", info->select_list,
+                 info->key_list);
     bytes_slice(b, info->sql_name);
-    bytes_printf(b, " t ON %s", info->key_join);
+    bytes_printf(b, " t WHERE %s LIMIT 1) t", info->key_join); /* LIMIT: key by key */
     return text_of(a, b);
 }
 

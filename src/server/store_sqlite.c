@@ -372,6 +372,16 @@ godwit_status lite_device_load(store *st, arena *a, slice scope, slice device_id
     return sqlite_device_load(&st->d, a, scope, device_id, out);
 }
 
+godwit_status lite_devices_load(store *st, arena *a, slice scope, const slice *ids, size_t count,
+                                decide_device *out) {
+    godwit_status status = GODWIT_OK;
+    for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
+        status = sqlite_device_load(&st->d, a, scope, ids[i], &out[i]);
+        status = status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
+    }
+    return status;
+}
+
 godwit_status lite_device_insert(store *st, slice scope, const decide_device *device, slice label,
                                  int64_t now_ms) {
     return db_run(
@@ -381,8 +391,9 @@ godwit_status lite_device_insert(store *st, slice scope, const decide_device *de
         "sssssi", scope, device->device_id, device->user_id, device->lineage, label, now_ms);
 }
 
-godwit_status lite_device_save(store *st, slice scope, const decide_device *device,
-                               int64_t pulled_seq, int64_t now_ms, slice report) {
+static godwit_status save_device(store *st, slice scope, const store_standing *standing,
+                                 int64_t now_ms) {
+    const decide_device *device = standing->device;
     slice key = {device->has_last_key ? (const char *)device->last_key : "",
                  device->has_last_key ? SHA256_BYTES : 0};
     return db_run(&st->d,
@@ -392,7 +403,16 @@ godwit_status lite_device_save(store *st, slice scope, const decide_device *devi
                   " pulled_at = CASE WHEN ?8 >= 0 THEN ?7 ELSE pulled_at END,"
                   " report = coalesce(?9, report) WHERE scope = ?1 AND device_id = ?2",
                   "ssiibiiis", scope, device->device_id, device->applied_seq, device->confirmed_seq,
-                  key, device->last_at_ms, now_ms, pulled_seq, report);
+                  key, device->last_at_ms, now_ms, standing->pulled_seq, standing->report);
+}
+
+godwit_status lite_devices_save(store *st, slice scope, const store_standing *list, size_t count,
+                                int64_t now_ms) {
+    godwit_status status = GODWIT_OK;
+    for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
+        status = save_device(st, scope, &list[i], now_ms);
+    }
+    return status;
 }
 
 /* ---- keys of callers without a stream ---- */

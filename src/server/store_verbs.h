@@ -37,6 +37,10 @@
     VERB(godwit_status, device_load,                                                               \
          (store * st, arena * a, slice scope, slice device_id, decide_device * out), st,           \
          (st, a, scope, device_id, out))                                                           \
+    VERB(godwit_status, devices_load,                                                              \
+         (store * st, arena * a, slice scope, const slice *ids, size_t count,                      \
+          decide_device *out),                                                                     \
+         st, (st, a, scope, ids, count, out))                                                      \
     VERB(godwit_status, ledger_by_seq,                                                             \
          (store * st, arena * a, slice scope, slice device_id, const wire_op *ops, size_t count,   \
           decide_ledger *out),                                                                     \
@@ -94,10 +98,9 @@
           decide_refusal *refusal),                                                                \
          st, (st, c, ops, count, refusal))                                                         \
     VERB(godwit_status, flush, (store * st, decide_refusal * refusal), st, (st, refusal))          \
-    VERB(godwit_status, device_save,                                                               \
-         (store * st, slice scope, const decide_device *device, int64_t pulled_seq,                \
-          int64_t now_ms, slice report),                                                           \
-         st, (st, scope, device, pulled_seq, now_ms, report))                                      \
+    VERB(godwit_status, devices_save,                                                              \
+         (store * st, slice scope, const store_standing *list, size_t count, int64_t now_ms), st,  \
+         (st, scope, list, count, now_ms))                                                         \
     VERB(godwit_status, device_seen,                                                               \
          (store * st, slice scope, slice device_id, int64_t pulled_seq, int64_t confirmed_seq,     \
           int64_t now_ms, slice report),                                                           \

@@ -50,7 +50,7 @@ BUGS = [
      "new": "return STREAM_OK;"},
     {"name": "forgottenkeys", "by": "checker", "breaks": ["I4"],
      "what": "an operation that comes under another id is done again",
-     "file": "src/server/push_load.c", "old": "p->by_key = any ? by_key : NULL;", "new": "p->by_key = NULL;"},
+     "file": "src/server/push_load.c", "old": "p->by_key = by_key;", "new": "p->by_key = NULL;"},
     {"name": "clocklowers", "by": "checker", "breaks": ["I21"],
      "what": "merging vector clocks takes the other's entry, be it lower",
      "file": "src/core/clock.c", "old": "if (c->entries[at].version < version) {", "new": "if (version > 0) {"},

@@ -32,8 +32,9 @@ INDEPENDENT = [
     {"name": "pageborder", "by": "independent", "breaks": ["I11", "I8"],
      "what": "the commit that does not fit a page any more is counted as sent",
      "file": "src/server/pull.c",
-     "old": """        if ((int64_t)p->commits >= limit || b->len - begin_len >= PAGE_BYTES_MAX ||
+     "old": """        if ((int64_t)p->commits >= made->key.limit || b->len - begin_len >= PAGE_BYTES_MAX ||
             scanned >= SCAN_COMMITS_MAX) {
+            made->full = true;
             break;
         }
         status = store_feed_commit(p->r->store, &commit, &row);
@@ -45,7 +46,7 @@ INDEPENDENT = [
         if (status == GODWIT_OK && row) {
             p->cursor.seq = commit.seq;
             p->cursor.salt = commit.salt;
-            if ((int64_t)p->commits >= limit || b->len - begin_len >= PAGE_BYTES_MAX ||
+            if ((int64_t)p->commits >= made->key.limit || b->len - begin_len >= PAGE_BYTES_MAX ||
                 scanned >= SCAN_COMMITS_MAX) {
                 break;
             }

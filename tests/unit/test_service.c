@@ -417,6 +417,56 @@ static void many_pushes_in_one_transaction(void **state) {
     kit_deinit(&k);
 }
 
+/* Pushes that are decided together keep apart: what is resent, refused or not let in is that one's
+ * own affair, and a second push of a device sees what its first has left. */
+static void pushes_together_stay_apart(void **state) {
+    enum { N = 6 };
+    kit k;
+    service_job jobs[N];
+    service_job *list[N];
+    kit_device d[N];
+    wire_op ops[N];
+    (void)state;
+    kit_init(&k, KIT_PINS, NULL);
+    for (int i = 0; i < N; i++) { /* the last is the second push of the one before it */
+        d[i] = i < 5 ? kit_register(&k, arena_printf(&k.a, "%032d", i + 1), "ana", "field") : d[4];
+        ops[i] = kit_op(&k, &d[i], OP_CREATE, "pins", arena_printf(&k.a, "p%d", i),
+                        i == 2 ? "{\"slug\":\"same\"}" : "{\"title\":\"t\"}");
+    }
+    assert_status(kit_push(&k, &d[1], &ops[1], 1), 200); /* comes again */
+    assert_status(kit_push_one(&k, &d[1], OP_CREATE, "pins", "taken", "{\"slug\":\"same\"}"), 200);
+    (void)kit_sql(&k, arena_printf(&k.a,
+                                   "UPDATE godwit_device SET state = 'revoked'"
+                                   " WHERE device_id = '%032d'",
+                                   4));
+    for (int i = 0; i < N; i++) {
+        kit_seal(&d[i], &ops[i]);
+        kit_job(&k, &jobs[i], VERB_PUSH, "ana", "field");
+        jobs[i].body =
+            kit_push_body(&k, &d[i], &ops[i], 1, i == 5 ? ops[4].key : NULL, (slice){0}, false);
+        service_prepare(k.s, &jobs[i]);
+        list[i] = &jobs[i];
+    }
+    service_write(k.s, list, N, kit_on_commit, &k);
+    static const int codes[N] = {200, 200, 200, 403, 200, 200};
+    static const int64_t commits[N] = {3, 1, 4, 0, 5, 6};
+    for (int i = 0; i < N; i++) {
+        kit_answer r = kit_finish(&k, &jobs[i]);
+        assert_status(r, codes[i]);
+        if (commits[i]) {
+            assert_int_equal(kit_int(&r, "results.0.commitSeq"), commits[i]);
+            assert_text(r, "results.0.status",
+                        i == 2   ? "error"
+                        : i == 1 ? "already_processed"
+                                 : "success");
+            assert_int_equal(kit_int(&r, "appliedSeq"), i == 5 || i == 1 ? 2 : 1);
+        }
+    }
+    assert_string_equal(kit_sql(&k, "SELECT count(*) FROM pins"), "5");
+    assert_string_equal(kit_sql(&k, "SELECT count(*) FROM godwit_op"), "6");
+    kit_deinit(&k);
+}
+
 static void a_rekeyed_operation_is_found(void **state) {
     (void)state;
     kit k;
@@ -508,6 +558,7 @@ int main(void) {
         cmocka_unit_test(deletes_and_edits),
         cmocka_unit_test(keys_of_other_scopes),
         cmocka_unit_test(many_pushes_in_one_transaction),
+        cmocka_unit_test(pushes_together_stay_apart),
         cmocka_unit_test(a_rekeyed_operation_is_found),
         cmocka_unit_test(everything_survives_reopening),
         cmocka_unit_test(values_keep_their_class),

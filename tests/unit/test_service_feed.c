@@ -83,6 +83,66 @@ static void own_commits_carry_outcomes(void **state) {
     kit_deinit(&k);
 }
 
+/* What one device has pulled another gets without the database being asked, while it is true. */
+static void a_page_is_read_once(void **state) {
+    (void)state;
+    kit k;
+    kit_init(&k, KIT_PINS, NULL);
+    kit_device a = fill(&k, 5);
+    kit_device b = kit_register(&k, B, "bob", "field");
+    kit_answer r = kit_changes(&k, "field", (slice){0}, "", "2"); /* full */
+    assert_int_equal(kit_count(&r, "commits"), 2);
+    r = kit_changes(&k, "field", (slice){0}, "", ""); /* up to the head */
+    assert_int_equal(kit_count(&r, "commits"), 5);
+    (void)kit_sql(&k, "UPDATE godwit_change SET pk = 'other'"); /* as nobody does */
+    r = kit_changes(&k, "field", (slice){0}, "", "2");
+    assert_text(r, "commits.1.changes.0.entityId", "p001");
+    assert_true(kit_flag(&r, "more"));
+    r = kit_changes(&k, "field", (slice){0}, "", "");
+    assert_text(r, "commits.4.changes.0.entityId", "p004");
+    /* the author's own page is another one, other tables, another limit too */
+    service_job job;
+    kit_job(&k, &job, VERB_CHANGES, "ana", "field");
+    job.q_device = SLICE(A);
+    r = kit_run(&k, &job);
+    assert_text(r, "commits.4.changes.0.entityId", "other");
+    assert_int_equal(kit_int(&r, "commits.4.own.first"), 5);
+    kit_job(&k, &job, VERB_CHANGES, "bob", "field");
+    job.q_device = SLICE(B);
+    r = kit_run(&k, &job);
+    assert_text(r, "commits.4.changes.0.entityId", "p004");
+    assert_null(kit_at(r.root, "commits.4.own"));
+    kit_job(&k, &job, VERB_CHANGES, "bob", "field");
+    job.q_tables = SLICE("pins");
+    r = kit_run(&k, &job);
+    assert_text(r, "commits.4.changes.0.entityId", "other");
+    r = kit_changes(&k, "field", (slice){0}, "", "3");
+    assert_text(r, "commits.2.changes.0.entityId", "other");
+    /* a full page outlives new commits, one that ended at the head does not */
+    assert_status(kit_push_one(&k, &a, OP_CREATE, "pins", "new", NULL), 200);
+    r = kit_changes(&k, "field", (slice){0}, "", "2");
+    assert_text(r, "commits.1.changes.0.entityId", "p001");
+    assert_int_equal(kit_int(&r, "head"), 6);
+    assert_true(kit_flag(&r, "more"));
+    r = kit_changes(&k, "field", (slice){0}, "", "");
+    assert_int_equal(kit_count(&r, "commits"), 6);
+    assert_text(r, "commits.5.changes.0.entityId", "new");
+    /* a refused operation is shown to its author alone: it has a part in the page all the same */
+    wire_op refused = kit_op(&k, &b, OP_UPDATE, "pins", "none", "{\"title\":\"x\"}");
+    assert_status(kit_push(&k, &b, &refused, 1), 200);
+    r = kit_changes(&k, "field", (slice){0}, "", "");
+    assert_int_equal(kit_count(&r, "commits"), 6);
+    kit_job(&k, &job, VERB_CHANGES, "bob", "field");
+    job.q_device = SLICE(B);
+    r = kit_run(&k, &job);
+    assert_int_equal(kit_count(&r, "commits"), 7);
+    /* another history in the same place: the page is of the one before */
+    (void)kit_sql(&k, "UPDATE godwit_commit SET salt = salt + 1 WHERE commit_seq = 2");
+    r = kit_changes(&k, "field", (slice){0}, "", "2");
+    assert_text(r, "commits.1.changes.0.entityId", "other");
+    kit_deinit(&k);
+}
+
 static void cursors_prove_their_history(void **state) {
     (void)state;
     kit k, other;
@@ -319,6 +379,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pages_are_whole_and_lose_nothing),
         cmocka_unit_test(own_commits_carry_outcomes),
+        cmocka_unit_test(a_page_is_read_once),
         cmocka_unit_test(cursors_prove_their_history),
         cmocka_unit_test(tables_are_filtered),
         cmocka_unit_test(both_ways_to_pull_are_one_text),
