@@ -223,6 +223,6 @@ MUTANTS = [
      "old": "        wakeup_tell(s->wakeup, scope, head);\n", "new": "",
      "tests": ["test_nodes.py::test_waiting_devices_are_woken_by_another_server[notify]"]},
     {"guarantee": 5, "name": "heads are not asked for", "file": "src/server/wakeup.c",
-     "old": "bool all = now >= poll_at;", "new": "bool all = now >= poll_at && w->marked;",
+     "old": "            look(w, all);", "new": "            look(w, false);",
      "tests": ["test_nodes.py::test_waiting_devices_are_woken_by_another_server[poll]"]},
 ]
