@@ -249,10 +249,8 @@ round_problem round_problem_of(int http, slice type) {
         return PROBLEM_TRANSPORT;
     case RETRY_BUSY:
         return PROBLEM_BUSY;
-    case RETRY_AUTH:
-        return PROBLEM_FORBIDDEN;
+    case RETRY_AUTH: /* these two have their cases above */
     case RETRY_IDENTITY:
-        return PROBLEM_IDENTITY;
     case RETRY_PROTOCOL:
     case RETRY_DECISION:
         break;

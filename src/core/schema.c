@@ -148,9 +148,9 @@ static bool part_valid(key_kind kind, slice part) {
     case KEY_INTEGER:
         return decimal_valid(part);
     case KEY_BLOB:
-        return hex_valid(part);
+        break;
     }
-    return false;
+    return hex_valid(part);
 }
 
 void schema_id_write(bytes *b, const slice *parts, size_t count) {

@@ -213,9 +213,9 @@ bool value_equal(const value *a, const value *b) {
     case VALUE_BLOB:
         return slice_equal(a->u.s, b->u.s);
     case VALUE_SPECIAL:
-        return slice_equal(a->u.node->u.s, b->u.node->u.s);
+        break;
     }
-    return false;
+    return slice_equal(a->u.node->u.s, b->u.node->u.s);
 }
 
 /* ---- Hash: 64-bit multiply and fold over little-endian words, the same on every machine ---- */

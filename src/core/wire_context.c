@@ -16,11 +16,6 @@ static void explain(wire_context *c, const char *format, va_list args) {
         at = (size_t)snprintf(e->detail, sizeof(e->detail), "operations[%ld]: ", c->op);
     }
     (void)vsnprintf(e->detail + at, sizeof(e->detail) - at, format, args);
-    /* Cutting may have split a character. */
-    size_t len = strlen(e->detail);
-    while (len > 0 && !json_utf8_valid((slice){e->detail, len})) {
-        e->detail[--len] = '\0';
-    }
 }
 
 PRINTF_LIKE(4, 0)

@@ -106,6 +106,36 @@ static void an_edit_brings_its_parents_back(void **state) {
     }
 }
 
+/* The foreign key may be the row's own key: one row of a second table for each. */
+static void a_key_may_name_the_parent(void **state) {
+    (void)state;
+    static const int own[] = {0};
+    schema_fk fk = pins_of_forms;
+    kit k;
+    family(&k);
+    fk.columns = own;
+    k.tables[FORMS].fks = &fk;
+    wire_op op = kit_op(&k, OP_CREATE, "forms", "p", 5, "{\"id\":\"p\"}", NULL);
+    (void)kit_group(&k, &op, 1);
+    assert_true(lives(&k, PINS, "p"));
+    kit_deinit(&k);
+}
+
+/* newest: COLUMN without a column that is there: the server's row counts. */
+static void first_contact_without_a_column_to_compare(void **state) {
+    (void)state;
+    kit k;
+    kit_init(&k, 9);
+    decide_row *row = kit_row(&k, PINS, "p", "{\"title\":\"t\"}", 5, "x", 1);
+    k.tables[PINS].initial = INITIAL_NEWEST;
+    wire_op op = kit_op(&k, OP_CREATE, "pins", "p", 0, "{\"id\":\"p\",\"title\":\"ours\"}", NULL);
+    decide_commit out = kit_group(&k, &op, 1);
+    assert_true(value_is(row, "title", "\"t\""));
+    assert_true(slice_is(out.conflicts[0].policy, "newest"));
+    assert_true(slice_is(out.conflicts[0].winner, "theirs"));
+    kit_deinit(&k);
+}
+
 static void what_stays_deleted(void **state) {
     (void)state;
     for (int why = 0; why < 6; why++) {
@@ -335,6 +365,8 @@ int main(void) {
         cmocka_unit_test(a_parent_is_named_by_its_key),
         cmocka_unit_test(a_new_row_brings_its_parents_back),
         cmocka_unit_test(an_edit_brings_its_parents_back),
+        cmocka_unit_test(a_key_may_name_the_parent),
+        cmocka_unit_test(first_contact_without_a_column_to_compare),
         cmocka_unit_test(what_stays_deleted),
         cmocka_unit_test(one_held_column_holds_the_group),
         cmocka_unit_test(a_check_that_only_the_mixture_fails),

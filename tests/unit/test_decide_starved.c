@@ -100,8 +100,16 @@ static void asked(kit *k, scene *s) {
     k->c.asks = &s->asks;
 }
 
+static void asked_without_a_base(kit *k, scene *s) {
+    asked(k, s);
+    s->columns[2].rule = (slice){0};
+    s->ops[0] = kit_op(k, OP_UPDATE, "pins", "p", 5, "{\"note\":\"ours\"}", NULL);
+}
+
 static void questions_of_rules(void **state) {
     (void)state;
+    scene bare = {.make = asked_without_a_base, .conflicts = 1, .outcome = OUTCOME_CONFLICT};
+    unit_starve(decide_scene, &bare);
     scene s = {.make = asked, .conflicts = 4, .outcome = OUTCOME_CONFLICT};
     unit_starve(decide_scene, &s);
 }
@@ -141,6 +149,29 @@ static void orphan(kit *k, scene *s) {
 static void parents_that_come_back(void **state) {
     (void)state;
     scene s = {.make = orphan, .conflicts = 2, .outcome = OUTCOME_MERGED};
+    unit_starve(decide_scene, &s);
+}
+
+static void gone_for_good(kit *k, scene *s) {
+    gone(k, s);
+    k->tables[PINS].on_conflicting_delete = DELETE_DELETE_WINS;
+}
+
+static void edits_of_what_is_gone(void **state) {
+    (void)state;
+    scene s = {.make = gone_for_good, .conflicts = 1, .outcome = OUTCOME_MERGED};
+    unit_starve(decide_scene, &s);
+}
+
+static void goes(kit *k, scene *s) {
+    (void)kit_row(k, FORMS, "f", "{\"id\":\"f\"}", 5, "dev", 2);
+    s->ops[0] = kit_op(k, OP_DELETE, "forms", "f", 5, NULL, NULL);
+    s->count = 1;
+}
+
+static void plain_deletes(void **state) {
+    (void)state;
+    scene s = {.make = goes, .outcome = OUTCOME_APPLIED};
     unit_starve(decide_scene, &s);
 }
 
@@ -200,6 +231,7 @@ static void crowded(kit *k, scene *s) {
         (void)snprintf(names[i], sizeof names[i], "e%d", i);
         assert_int_equal(clock_set(&k->a, &row->clock, slice_of(names[i]), i + 1), GODWIT_OK);
     }
+    kit_edit(k, row, "lat", "8", 8, 80, "e3", 4); /* its place in the log is known */
     s->ops[0] = kit_op(k, OP_UPDATE, "pins", "p", 9, "{\"title\":\"ours\"}", NULL);
     s->count = 1;
 }
@@ -263,6 +295,8 @@ int main(void) {
         cmocka_unit_test(questions_of_rules),
         cmocka_unit_test(rows_that_come_back),
         cmocka_unit_test(parents_that_come_back),
+        cmocka_unit_test(edits_of_what_is_gone),
+        cmocka_unit_test(plain_deletes),
         cmocka_unit_test(deletes_that_stand_together),
         cmocka_unit_test(refusals_of_the_database),
         cmocka_unit_test(keys_of_every_kind),

@@ -150,8 +150,12 @@ static godwit_status read_values(arena *a, void *context) {
     if (status == GODWIT_OK) {
         status = value_from_json(a, node, &v);
     }
-    return status == GODWIT_OK ? clock_parse(a, SLICE("{\"$\":1,\"d\":2,\"e\":3}"), &clock)
-                               : status;
+    return status == GODWIT_OK
+               ? clock_parse(a,
+                             SLICE("{\"$\":1,\"a\":1,\"b\":1,\"c\":1,\"d\":2,\"e\":3,\"f\":3,\"g\":"
+                                   "3,\"h\":3,\"i\":3,\"j\":3,\"k\":3,\"l\":3,\"m\":3}"),
+                             &clock)
+               : status;
 }
 
 static godwit_status pass_cursor(arena *a, void *context) {
@@ -174,6 +178,9 @@ static godwit_status write_texts(arena *a, void *context) {
     bytes b;
     bytes_init(&b, a->allocator, 0);
     json_write_text(&b, SLICE("a\nbb\tccccccccccccccccccccccccccccccccccccccccccc\x01"));
+    char controls[100];
+    memset(controls, 1, sizeof controls); /* six bytes for each, which no one expects */
+    json_write_text(&b, (slice){controls, sizeof controls});
     bytes_hex(&b, "0123456789abcdefghijklmnopqrstuvwxyz", 36);
     base64url_encode(&b,
                      SLICE("0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuv"));
@@ -182,6 +189,81 @@ static godwit_status write_texts(arena *a, void *context) {
     char *text = arena_printf(a, "%0200d", 7);
     bytes_deinit(&b);
     return text ? status : GODWIT_NOMEM;
+}
+
+/* One text of each list, with so many members that the room left behind the parsed text, which
+ * depends on their number, is too small for what is made of them. */
+typedef struct {
+    const char *before, *member, *after; /* a %d in the member is its number */
+    int what;
+} list_form;
+
+static const list_form lists[] = {
+    {"{\"deviceId\":\"d\",\"operations\":[],\"earlier\":[", "\"e\"", "]}", 0},
+    {"{\"deviceId\":\"d\",\"operations\":[",
+     "{\"id\":\"%d\",\"operation\":\"delete\",\"entityType\":\"t\",\"entityId\":\"y\","
+     "\"idempotencyKey\":\"j\"}",
+     "]}", 1},
+    {"{\"deviceId\":\"d\",\"operations\":[{\"id\":\"0\",\"operation\":\"delete\","
+     "\"entityType\":\"t\",\"entityId\":\"y\",\"idempotencyKey\":\"j\"},{\"id\":\"1\","
+     "\"operation\":\"delete\",\"entityType\":\"t\",\"entityId\":\"y\","
+     "\"idempotencyKey\":\"j\",\"dependsOn\":[",
+     "\"0\"", "]}]}", 1},
+    {"{\"deviceId\":\"d\",\"lineage\":\"d\",\"scopes\":[", "\"s\"", "]}", 2},
+    {"{\"scope\":\"s\",\"identities\":[", "{\"deviceId\":\"d\",\"keys\":[]}", "]}", 3},
+    {"{\"$\":1,", "\"d%d\":1", "}", 4},
+};
+
+typedef struct {
+    slice text;
+    int what;
+} list_text;
+
+static godwit_status read_list(arena *a, void *context) {
+    const list_text *l = context;
+    push_request pushed;
+    register_request registered;
+    reconcile_request compared;
+    wire_error e;
+    vclock clock;
+    switch (l->what) {
+    case 0:
+    case 1:
+        return wire_push_parse(a, l->text, l->what == 0, KIT_SCOPE, &pushed, &e);
+    case 2:
+        return wire_register_parse(a, l->text, &registered, &e);
+    case 3:
+        return wire_reconcile_parse(a, l->text, &compared, &e);
+    default:
+        return clock_parse(a, l->text, &clock);
+    }
+}
+
+static void lists_say_that_memory_is_short(void **state) {
+    (void)state;
+    bytes b;
+    bytes_init(&b, NULL, 0);
+    for (size_t form = 0; form < COUNT_OF(lists); form++) {
+        for (int count = 1; count <= 60; count += 1 + count / 20) {
+            bytes_clear(&b);
+            bytes_text(&b, lists[form].before);
+            for (int i = 0; i < count; i++) {
+                const char *number = strstr(lists[form].member, "%d");
+                bytes_text(&b, i ? "," : "");
+                if (number) {
+                    bytes_add(&b, lists[form].member, (size_t)(number - lists[form].member));
+                    bytes_int(&b, i);
+                    bytes_text(&b, number + 2);
+                } else {
+                    bytes_text(&b, lists[form].member);
+                }
+            }
+            bytes_text(&b, lists[form].after);
+            list_text text = {bytes_view(&b), lists[form].what};
+            unit_starve(read_list, &text);
+        }
+    }
+    bytes_deinit(&b);
 }
 
 static godwit_status status_of(commute_result result) {
@@ -205,7 +287,16 @@ static godwit_status change_set(arena *a, void *context) {
     if (status != GODWIT_OK) {
         return status;
     }
+    const value old = {.type = VALUE_TEXT, .u.s = SLICE("[1,2,3,4,5,6,7,8]")};
+    const value left = {.type = VALUE_TEXT, .u.s = SLICE("[5,6,7,8,9,10,11,12]")};
+    write.now = &left;
+    write.old = &old;
+    status = status_of(commute_set(a, &write, &out, &tags));
+    if (status != GODWIT_OK) {
+        return status;
+    }
     write.now = &now;
+    write.old = NULL;
     status = status_of(commute_set(a, &write, &out, &tags));
     return status == GODWIT_OK ? status_of(commute_first(a, POLICY_SET, &now, &out)) : status;
 }
@@ -269,6 +360,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_say_that_memory_is_short),
         cmocka_unit_test(answers_say_that_memory_is_short),
+        cmocka_unit_test(lists_say_that_memory_is_short),
         cmocka_unit_test(values_say_that_memory_is_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
