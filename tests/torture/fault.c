@@ -18,8 +18,7 @@ static _Thread_local fault_side side = SIDE_SERVER;
 static _Thread_local bool spare; /* there is memory: some has just been given back */
 
 const char *fault_kind_name(fault_kind kind) {
-    static const char *const names[] = {"alloc", "sqlite", "read", "write",
-                                        "sync",  "socket", "power"};
+    static const char *const names[] = {"alloc", "sqlite", "read", "write", "sync", "power"};
     return names[kind];
 }
 

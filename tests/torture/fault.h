@@ -1,7 +1,7 @@
 /* Where something fails: counts every call of a kind that can fail, and makes one of them fail, or
  * that one and all after it.
  *
- * Kinds are told apart by who was asked: the allocator, SQLite, a file, a socket. Each side of the
+ * Kinds are told apart by who was asked: the allocator, SQLite, a file. Each side of the
  * protocol has its own numbers, so that the n-th call of the client stays the n-th whatever the
  * server does. Nothing counts while the test itself is at work (SIDE_TEST). */
 #ifndef TESTS_TORTURE_FAULT_H
@@ -17,7 +17,6 @@ typedef enum {
     FAULT_READ,   /* VFS: xRead */
     FAULT_WRITE,  /* VFS: xWrite, xTruncate, xDelete, creating files, xShmMap */
     FAULT_SYNC,   /* VFS: xSync */
-    FAULT_SOCKET, /* socket, connect, accept, send.., recv.., getsockopt, poll */
     FAULT_POWER,  /* the power goes at a change of the disk; see world.h */
     FAULT_KINDS
 } fault_kind;
