@@ -21,7 +21,7 @@
 
 #include "torture/scenario.h"
 
-#define KINDS_DEFAULT 0x3fu /* all but power */
+#define KINDS_DEFAULT ((1u << FAULT_POWER) - 1) /* all but power, the last */
 #define POINT_SECONDS 60
 #define SHOWN_MAX     40
 
