@@ -127,10 +127,15 @@ static const char *key_list(arena *a, bytes *b, const pg_table *info) {
     return text_of(a, b);
 }
 
+/* Names the columns: a role may have no right to others of the table. */
 static const char *load_text(arena *a, bytes *b, const pg_table *info) {
     bytes_clear(b);
-    bytes_printf(b, "SELECT k.n, %s FROM %s CROSS JOIN LATERAL (SELECT * FROM ", info->select_list,
+    bytes_printf(b, "SELECT k.n, %s FROM %s CROSS JOIN LATERAL (SELECT ", info->select_list,
                  info->key_list);
+    for (size_t i = 0; i < info->table->column_count; i++) {
+        column_of(b, i ? ", t." : "t.", info->table, i);
+    }
+    bytes_text(b, " FROM ");
     bytes_slice(b, info->sql_name);
     bytes_printf(b, " t WHERE %s LIMIT 1) t", info->key_join); /* LIMIT: key by key */
     return text_of(a, b);
