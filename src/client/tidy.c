@@ -6,6 +6,10 @@
  *
  *   meta "archive" = [[ms,lsn],..]     everything sealed up to lsn had left the queue by then
  *
+ * Time between two notes counts as a day at most: a clock that was years behind, and is put right,
+ * would otherwise delete what was acknowledged yesterday, and with it what a server restored from
+ * a backup gets back. So the archive is kept for that many days on which the device synced.
+ *
  * The newest note that is old enough says what may go. What waits for a person stays, and of each
  * identity the operation the server saw last, whose key tells histories apart.
  *
@@ -75,11 +79,15 @@ static godwit_status keep_notes(godwit *g, int64_t now_ms, int64_t keep_ms, int6
     arena_init(&a, g->allocator, 0);
     *lsn = 0;
     godwit_status status = read_notes(g, &a, notes, &count);
+    const int64_t step_ms = keep_ms < DAY_MS ? keep_ms : DAY_MS;
     for (size_t i = 0; i < count; i++) { /* the clock was ahead when it was written */
         notes[i].at_ms = notes[i].at_ms < now_ms ? notes[i].at_ms : now_ms;
     }
-    bool due = status == GODWIT_OK && (count == 0 || now_ms - notes[count - 1].at_ms >
-                                                         (keep_ms < DAY_MS ? keep_ms : DAY_MS));
+    const int64_t pause_ms = count ? now_ms - notes[count - 1].at_ms : 0;
+    bool due = status == GODWIT_OK && (count == 0 || pause_ms > step_ms);
+    for (size_t i = 0; i < count && pause_ms > step_ms; i++) {
+        notes[i].at_ms += pause_ms - step_ms; /* absence, or a clock put forward: one day of it */
+    }
     if (due) {
         notes[count].at_ms = now_ms;
         status = settled_lsn(g, &notes[count].lsn);

@@ -74,6 +74,34 @@ static void test_a_backup_older_than_the_archive(void **state) {
     world_close(&w);
 }
 
+/* A clock that was years behind when an operation was acknowledged, and is put right the next day,
+ * does not make the archive old: a restored server gets all of it back. */
+static void test_a_clock_put_right(void **state) {
+    (void)state;
+    world w;
+    char saved[400];
+    world_open(&w);
+    godwit *g = new_device(&w, 0);
+    insert(&w, 0);
+    settle(&w, 0);
+    path_of(&w, "saved", 7, saved);
+    loopback_save(&w.l, saved);
+    insert(&w, 0);
+    insert(&w, 0);
+    settle(&w, 0);
+    run(g, "UPDATE godwit_meta SET v = '[[1000000000000,' || (SELECT max(lsn) FROM godwit_op) ||"
+           " ']]' WHERE k = 'archive'");
+    settle(&w, 0);
+    insert(&w, 0);
+    settle(&w, 0);
+    assert_int_equal(number(g, "SELECT count(*) FROM godwit_op"), 4);
+    loopback_put_back(&w.l, saved);
+    settle_all(&w);
+    check_all(&w);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM pins"), w.made);
+    world_close(&w);
+}
+
 /* A device that was restored, or never heard of its success, after the server has forgotten what
  * became of each operation: they are not stuck, nor done again. */
 static bool answers_of_sync(loopback *l, const char *path) {
@@ -188,6 +216,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_old_copy_of_the_server),
         cmocka_unit_test(test_a_backup_older_than_the_archive),
+        cmocka_unit_test(test_a_clock_put_right),
         cmocka_unit_test(test_a_forgotten_ledger),
         cmocka_unit_test(test_a_snapshot_of_another_history),
         cmocka_unit_test(test_a_silent_device_notices),

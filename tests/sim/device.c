@@ -247,6 +247,10 @@ void device_copy(device *from, device *to) {
     memcpy(to->know.written, from->know.written, sizeof to->know.written);
     to->know.written_at = from->know.written_at;
     to->copied = from->copied = true;
+    for (int i = 0; i < from->w->oracle.op_count; i++) { /* both have them, and may send them */
+        known_op *k = &from->w->oracle.ops[i];
+        k->shared = k->shared || k->maker == from->number;
+    }
     to->writing = from->writing;
     to->upgraded = from->upgraded;
     to->late_column = from->late_column;

@@ -241,7 +241,8 @@ static void claim_columns(world *w, int scope, int64_t seq, int first) {
             bool named = k->kind == 'c' || k->mask >> c & 1;
             if (v->present && named) { /* who wanted another value believes it to be there */
                 bool equal = v->value[c] == k->now[c];
-                if (back && equal) {
+                /* what the deletion had kept, and is written again, is as old as it was */
+                if (back && equal && !(was && was->value[c] == v->value[c])) {
                     v->ver[c] = seq;
                     v->changer[c] = at + 1;
                 }

@@ -67,6 +67,7 @@ typedef struct { /* an operation as a device sealed it */
     const atom *now[COLUMNS], *old[COLUMNS];
     int64_t seq, base_seq, base_salt, group_first, group_size;
     int maker;      /* device of the world */
+    bool shared;    /* a copy of its database has, or had, it too */
     int previous;   /* index + 1 of the operation its maker sealed before */
     int64_t passed; /* commit of an operation that came after it, and is in the log before it */
     const atom *deps[DEPS_MAX]; /* keys of the operations it needs */

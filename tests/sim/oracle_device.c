@@ -87,6 +87,7 @@ static void learn(check *c, sqlite3_stmt *q) {
     int table = oracle_table_of(query_text(q, 3));
     c->d->know.op_seen = sqlite3_column_int64(q, 0);
     if (key->op) {
+        o->ops[key->op - 1].shared |= o->ops[key->op - 1].maker != c->d->number;
         oracle_learn_order(c->w, c->d->number, key->op - 1, c->d->know.op_seen);
     }
     if (key->op || table < 0) {

@@ -158,13 +158,14 @@ static const atom *identity_of(world *w, device *d) {
     return name;
 }
 
-/* Has something in the log that only it can have made under this identity. */
+/* Has something in the log that only it can have made under this identity: what was captured
+ * before a database was copied, both may send, with the same keys. */
 static bool has_pushed(const world *w, const device *d, const atom *name) {
     const oracle *o = &w->oracle;
     for (int i = 0; i < o->decision_count; i++) {
         const decision *x = &o->decisions[i];
         const known_op *k = x->key->op ? &o->ops[x->key->op - 1] : NULL;
-        if (k && k->maker == d->number && x->scope == d->scope && x->device == name) {
+        if (k && !k->shared && k->maker == d->number && x->scope == d->scope && x->device == name) {
             return true;
         }
     }
