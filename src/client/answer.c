@@ -91,7 +91,7 @@ static godwit_status store_registration(godwit *g, arena *a, const pump_request 
 
 static godwit_status take_registration(godwit *g, pump *p, arena *a, slice body) {
     register_answer answer;
-    int64_t head = 0, known = 0;
+    int64_t head = 0, known = 0, told = 0;
     bool more = false, other = false;
     godwit_status status = wire_register_answer_parse(a, body, &answer);
     if (status != GODWIT_OK) {
@@ -123,6 +123,18 @@ static godwit_status take_registration(godwit *g, pump *p, arena *a, slice body)
     }
     if (status == GODWIT_OK && (more || (!known && head > SNAPSHOT_FIRST_COMMITS))) {
         status = bootstrap_require(g, p->request.scope);
+    }
+    if (status == GODWIT_OK && more && known) {
+        status = db_int(&g->db, &told,
+                        "SELECT count(*) FROM godwit_identity WHERE scope = ?1 AND current = 1 AND"
+                        " acked_seq > 0",
+                        "s", p->request.scope);
+    }
+    /* the cursor is given up, and the stream of a new identity can't tell either whether the server
+     * still has this history */
+    if (status == GODWIT_OK && more && known && !told) {
+        status = identity_want_reconcile(g, p->request.scope,
+                                         "a snapshot comes in place of what follows the cursor");
     }
     return status == GODWIT_OK ? store_registration(g, a, &p->request, head) : status;
 }

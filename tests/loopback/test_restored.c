@@ -102,6 +102,39 @@ static void test_a_clock_put_right(void **state) {
     world_close(&w);
 }
 
+/* A new column makes the device take a snapshot in place of its cursor, which would have told that
+ * the history is another one: its streams are compared. */
+static void test_a_migration_after_the_restore(void **state) {
+    (void)state;
+    world w;
+    char saved[400];
+    world_open(&w);
+    godwit *g = new_device(&w, 0);
+    new_device(&w, 1);
+    insert(&w, 0);
+    settle_all(&w);
+    path_of(&w, "saved", 7, saved);
+    loopback_save(&w.l, saved);
+    insert(&w, 0);
+    settle(&w, 0);
+    loopback_put_back(&w.l, saved);
+    attach_store(&w, g, "rw");
+    run(g, "ALTER TABLE store.pins ADD COLUMN later TEXT; DETACH store");
+    loopback_restart(&w.l);
+    insert(&w, 1);
+    insert(&w, 1);
+    settle(&w, 1);
+    must(g, godwit_migrate(g, "begin"), "begin");
+    run(g, "ALTER TABLE pins ADD COLUMN later TEXT");
+    must(g, godwit_migrate(g, "end"), "end");
+    run(g,
+        "UPDATE godwit_meta SET v = 'none' WHERE k = 'place'"); /* its new identity has no past */
+    settle(&w, 0);
+    settle(&w, 0);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM pins"), w.made);
+    world_close(&w);
+}
+
 /* A device that was restored, or never heard of its success, after the server has forgotten what
  * became of each operation: they are not stuck, nor done again. */
 static bool answers_of_sync(loopback *l, const char *path) {
@@ -217,6 +250,7 @@ int main(void) {
         cmocka_unit_test(test_an_old_copy_of_the_server),
         cmocka_unit_test(test_a_backup_older_than_the_archive),
         cmocka_unit_test(test_a_clock_put_right),
+        cmocka_unit_test(test_a_migration_after_the_restore),
         cmocka_unit_test(test_a_forgotten_ledger),
         cmocka_unit_test(test_a_snapshot_of_another_history),
         cmocka_unit_test(test_a_silent_device_notices),
