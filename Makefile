@@ -48,7 +48,7 @@ help:
 	@echo "make          build godwit, godwit.so and libgodwit under $(BUILD)/"
 	@echo "make demo     three devices, one server, everything that can go wrong, in under a minute"
 	@echo "make demo DB=postgres   the same on a PostgreSQL that it starts and stops itself"
-	@echo "make test     static checks, unit, integration and sanitizer builds (about a quarter of an hour)"
+	@echo "make test     static checks, unit, integration and sanitizer builds (about half an hour)"
 	@echo "make soak     make test with every mutant, longer kill runs, long fuzzing"
 	@echo "make coverage lines and branches of core/ and client/ that unit tests reach"
 	@echo "make bench    measure and write bench/RESULTS.md"
