@@ -9,6 +9,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import harness  # noqa: E402
+import postgres  # noqa: E402
 
 
 @pytest.fixture
@@ -29,3 +30,11 @@ def server(world):
 def devices(world, server):
     """Three devices of one user, tables made and tracked, nothing synced yet."""
     return [world.device(name, server) for name in ("a", "b", "c")]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A PostgreSQL of the module's own."""
+    c = postgres.Cluster()
+    yield c
+    c.close()

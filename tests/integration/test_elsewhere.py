@@ -12,13 +12,6 @@ PINS = "CREATE TABLE pins (id text PRIMARY KEY, title text, note text, lat doubl
 DEVICE = "CREATE TABLE pins (id TEXT PRIMARY KEY, title TEXT, note TEXT, lat REAL);"
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    c = postgres.Cluster()
-    yield c
-    c.close()
-
-
 @pytest.fixture
 def db(cluster):
     d = cluster.fresh()

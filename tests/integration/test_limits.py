@@ -2,7 +2,6 @@
 others."""
 import json
 import re
-import resource
 import socket
 import time
 

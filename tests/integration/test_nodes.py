@@ -17,13 +17,6 @@ from rawhttp import create, events, read_event, read_head, request
 from stream import Stream
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    c = postgres.Cluster()
-    yield c
-    c.close()
-
-
 @pytest.fixture
 def db(cluster):
     d = cluster.fresh()

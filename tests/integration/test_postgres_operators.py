@@ -2,18 +2,10 @@
 store's own id; queues that devices report; readiness."""
 import pytest
 
-import postgres
 from harness import cli, wait_until
 
 PINS = "CREATE TABLE pins (id text PRIMARY KEY, title text);"
 DEVICE = "CREATE TABLE pins (id TEXT PRIMARY KEY, title TEXT);"
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    c = postgres.Cluster()
-    yield c
-    c.close()
 
 
 @pytest.fixture

@@ -13,13 +13,6 @@ PINS = "CREATE TABLE pins (id text PRIMARY KEY, title text, n bigint DEFAULT 0);
 DEVICE = "CREATE TABLE pins (id TEXT PRIMARY KEY, title TEXT, n INTEGER);"
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    c = postgres.Cluster()
-    yield c
-    c.close()
-
-
 @pytest.fixture
 def db(cluster):
     d = cluster.fresh()

@@ -2,7 +2,6 @@
 and PostgreSQL with what it would have stored of the same text."""
 import pytest
 
-import postgres
 from harness import cli
 
 # type, what a device writes, what PostgreSQL then holds (as text), what every device then holds
@@ -50,13 +49,6 @@ COLUMNS = [f"c{i}" for i in range(len(TYPES))]
 DECLARED = {"smallint": "INTEGER", "integer": "INTEGER", "bigint": "INTEGER", "real": "REAL",
             "double precision": "REAL", "bytea": "BLOB", "numeric": "NUMERIC", "money_amount": "NUMERIC",
             "boolean": "BOOLEAN", "numeric(10,2)": "NUMERIC"}
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    c = postgres.Cluster()
-    yield c
-    c.close()
 
 
 @pytest.fixture
