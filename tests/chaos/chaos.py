@@ -7,8 +7,10 @@ import signal
 import time
 from collections import Counter
 
+from backend import NETWORK, TABLES, One
 from checker import Checker
-from world import OPERATIONS, TABLES, Failure, World
+from parts import Failure
+from world import OPERATIONS, World
 
 EMPTY_WITHIN = 5.0      # after a notice, at the 99th percentile
 EMPTY_AT_MOST = 40.0    # in any single run
@@ -16,69 +18,70 @@ EQUAL_WITHIN = 30.0     # all replicas, after the queues are empty
 REQUEST_S = 35.0        # a request that hung when the faults ended
 BACKOFF_CAP_S = 300.0
 
-NETWORK = ("from", "to", "both", "refused", "lossy")
-FAULTS = [("from", 3), ("to", 3), ("both", 4), ("refused", 2), ("lossy", 2), ("kill app", 3), ("kill watch", 3),
-          ("stop app", 1), ("stop watch", 2), ("kill server", 2), ("stop server", 1), ("full disk", 2),
-          ("full server disk", 1), ("clock", 2)]
+APART = {"node apart": ("to", "from"), "node deaf": ("from",), "node mute": ("to",)}  # as PostgreSQL is to it
 YEARS = (-30, -4, 0, 2, 11, 60)
 
 
 class Fault:
-    """One fault from begin to end. `devices`: whom it meets; none for the server's."""
+    """One fault from begin to end. `devices`: whom it meets; `servers`: processes of the backend."""
 
-    def __init__(self, world, kind, at, length, devices, years):
+    def __init__(self, world, kind, at, length, devices, years, servers):
         self.world, self.kind, self.at, self.length = world, kind, at, length
-        self.devices, self.years = devices, years
+        self.devices, self.years, self.servers = devices, years, servers
 
     def __str__(self):
-        whom = ",".join(str(d.number) for d in self.devices) or "-"
-        return f"{self.at:5.2f} s  {self.kind:<17} devices {whom}  for {self.length:.2f} s"
+        whom = ",".join([str(d.number) for d in self.devices] + [s.name for s in self.servers])
+        return f"{self.at:5.2f} s  {self.kind:<17} {whom}  for {self.length:.2f} s"
 
     def processes(self):
-        if "server" in self.kind:
-            return [self.world.server]
+        if self.servers:
+            return self.servers
         return [d.app if "app" in self.kind else d.syncing for d in self.devices]
 
     def disks(self):
-        return [self.world.disk] if "server" in self.kind else [d.disk for d in self.devices]
+        return self.world.backend.disks if self.servers else [d.disk for d in self.devices]
 
-    def ways(self):
-        return ("from", "to") if self.kind == "both" else (self.kind,)
+    def cuts(self):
+        """Ways of the network that it closes, each with what is closed."""
+        if self.kind in APART:
+            pairs = {"to": "{} . vd", "from": "vd . {}"}
+            return [("apart", [pairs[way].format(self.world.backend.interface(node)) for node in self.servers])
+                    for way in APART[self.kind]]
+        ways = ("from", "to") if self.kind == "both" else (self.kind,)
+        return [(way, [d.interface for d in self.devices]) for way in ways if self.kind in NETWORK]
 
     def begin(self):
         verb = self.kind.split(" ")[0]
-        if self.kind in NETWORK:
-            for way in self.ways():
-                self.world.cut(way, [d.interface for d in self.devices])
-        elif verb in ("kill", "stop"):
+        for way, what in self.cuts():
+            self.world.cut(way, what)
+        if verb in ("kill", "crash", "stop"):
             for process in self.processes():
-                if verb == "kill":
-                    process.kill()
-                else:
+                if verb == "stop":
                     process.send(signal.SIGSTOP)
+                else:
+                    getattr(process, verb)()
         elif verb == "full":
             for disk in self.disks():
                 disk.fill()
-        else:
+        elif verb == "clock":
             for device in self.devices:
                 device.set_clock(self.years)
 
     def end(self):
-        if self.kind in NETWORK:
-            for way in self.ways():
-                self.world.mend(way, [d.interface for d in self.devices])
-        elif self.kind.startswith("full"):
+        for way, what in self.cuts():
+            self.world.mend(way, what)
+        if self.kind.startswith("full"):
             for disk in self.disks():
                 disk.clear()
-        elif self.kind != "clock":
+        elif not self.cuts() and self.kind != "clock":
             for process in self.processes():
                 process.ensure()
 
 
 def draw(world, generator, seconds):
-    """Faults of one run. At least one is of the network."""
-    kinds, weights = zip(*FAULTS)
-    wanted = [generator.choice(NETWORK)] + generator.choices(kinds, weights, k=generator.randint(2, 7))
+    """Faults of one run."""
+    kinds, weights = zip(*world.backend.faults)
+    wanted = [generator.choice(world.backend.always)] + generator.choices(kinds, weights, k=generator.randint(2, 7))
     faults = []
     for kind in wanted:
         at = generator.uniform(0, 0.6) * seconds
@@ -88,11 +91,12 @@ def draw(world, generator, seconds):
             some = generator.sample(some, generator.randint(1, max(1, world.count // 2)))
         if kind == "clock":
             some = [d for d in some if d.skewed]
-        if "server" in kind:
+        servers = world.backend.met(kind, generator)
+        if servers:
             some = []
         elif not some:
             continue
-        faults.append(Fault(world, kind, at, length, some, generator.choice(YEARS)))
+        faults.append(Fault(world, kind, at, length, some, generator.choice(YEARS), servers))
     return faults
 
 
@@ -114,10 +118,11 @@ def play(faults, seconds, say):
 class Series:
     """Runs on one world, one after the other."""
 
-    def __init__(self, folder, seed, number, devices, say):
+    def __init__(self, folder, seed, number, devices, say, backend=One):
         self.random = random.Random(f"{seed}/{number}")
         self.say = say
-        self.world = World(os.path.join(folder, f"s{number}"), devices, seed * 1000 + number, self.random)
+        self.world = World(os.path.join(folder, f"s{number}"), devices, seed * 1000 + number, self.random,
+                           backend)
         self.checker = Checker(devices)
         self.faults = Counter()
         self.world.start()
@@ -139,15 +144,17 @@ class Series:
         return dict(self.after(notice), seconds=round(seconds, 2), faults=len(faults))
 
     def kill_run(self, kills):
-        """Kills of devices' processes, one right after the other, and now and then of the server."""
+        """Kills of devices' processes, one right after the other, and now and then of the backend's."""
         world, done = self.world, 0
         world.write(True)
         while done < kills:
             time.sleep(self.random.uniform(0, 0.08))
+            world.backend.ensure()
             if self.random.random() < 0.12:
-                world.server.kill()
-                world.server.spawn()
-                self.faults["kill server"] += 1
+                process = world.backend.to_kill(self.random)
+                process.kill()
+                process.ensure()
+                self.faults["kill " + process.name] += 1
             process = self.random.choice(self.random.choice(world.devices).processes)
             done += process.alive()
             process.kill()
@@ -237,7 +244,7 @@ class Series:
                 found = device.query(f"SELECT * FROM {what} LIMIT 3")
                 if found:
                     raise Failure(f"device {device.number} has {what}: {found}")
-        for process in [world.server, *(p for d in world.devices for p in d.processes)]:
+        for process in [*world.backend.servers, *(p for d in world.devices for p in d.processes)]:
             if "Sanitizer" in process.log() or "fault in Godwit" in process.log():
                 raise Failure(f"{process.name}: {process.log()[-3000:]}")
 
@@ -246,12 +253,13 @@ class Series:
         event's operations are one commit."""
         operations, commits = self.world.made_before
         rows = self.world.store("SELECT count(*), count(DISTINCT lineage || ':' || lsn), count(DISTINCT op_key),"
-                                " sum(outcome NOT IN ('applied', 'merged', 'noop')) FROM godwit_op")[0]
+                                " sum(CASE WHEN outcome IN ('applied', 'merged', 'noop') THEN 0 ELSE 1 END)"
+                                f" FROM {self.world.backend.ledger}")[0]
         wanted = operations + made * OPERATIONS
         if rows != (wanted, wanted, wanted, 0):
             raise Failure(f"the ledger has {rows} (operations, lines, keys, refused) for {made} events, not {wanted}")
-        found = self.world.store("SELECT count(*), max(commit_seq) FROM godwit_commit")[0]
-        if found != (commits + made,) * 2:
+        found = self.world.store(f"SELECT count(*), max(commit_seq) FROM {self.world.backend.commits}")[0]
+        if tuple(found) != (commits + made,) * 2:
             raise Failure(f"there are {found} commits (number, last) for {made} events, not {commits + made}")
 
 

@@ -3,6 +3,7 @@ import glob
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -27,8 +28,17 @@ def test_partitions_and_their_healing():
     chaos("--seed", "1", *(["--runs", "1000"] if SOAK else ["--runs", "3", "--devices", "6"]))
 
 
+def test_several_servers_over_postgres():
+    chaos("--seed", "1", "--db", "postgres", *(["--runs", "200"] if SOAK else ["--runs", "3", "--devices", "4"]))
+
+
 def test_kills_in_a_row():
     chaos("--seed", "1", *(["--kills", "2000"] if SOAK else ["--kills", "50", "--devices", "6"]))
+
+
+@pytest.mark.skipif(not SOAK, reason="GODWIT_SOAK is not set")
+def test_kills_in_a_row_over_postgres():
+    chaos("--seed", "1", "--db", "postgres", "--kills", "500")
 
 
 def children_of(folder):
@@ -50,18 +60,27 @@ def wait_for(condition, what):
         time.sleep(0.05)
 
 
-def test_nothing_is_left_when_it_is_killed(tmp_path):
-    if subprocess.run([TOOL, "--check"], capture_output=True).returncode == 77:
-        pytest.skip("no namespaces here")
-    command = subprocess.Popen([TOOL, "--runs", "100", "--devices", "2"], stdout=subprocess.DEVNULL,
-                               env=dict(os.environ, TMPDIR=str(tmp_path)))
+@pytest.fixture
+def folder():
+    """One that PostgreSQL's user gets into, as pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="chaos-") as path:
+        os.chmod(path, 0o711)
+        yield path
+
+
+@pytest.mark.parametrize("db", ["sqlite", "postgres"])
+def test_nothing_is_left_when_it_is_killed(db, folder):
+    if subprocess.run([TOOL, "--check", "--db", db], capture_output=True).returncode == 77:
+        pytest.skip("not possible here")
+    command = subprocess.Popen([TOOL, "--runs", "100", "--devices", "2", "--db", db], stdout=subprocess.DEVNULL,
+                               env=dict(os.environ, TMPDIR=folder))
     try:
-        wait_for(lambda: len(children_of(f"{tmp_path}/")) > 2, "devices run")
+        wait_for(lambda: len(children_of(f"{folder}/")) > 2, "devices run")
     finally:
         command.kill()
         command.wait()
-    wait_for(lambda: not children_of(f"{tmp_path}/"), "all processes have ended")
+    wait_for(lambda: not children_of(f"{folder}/"), "all processes have ended")
     with open("/proc/mounts") as stream:
-        assert str(tmp_path) not in stream.read()
-    for folder in tmp_path.iterdir():
-        assert not list(folder.iterdir())
+        assert folder not in stream.read()
+    for left in os.listdir(folder):
+        assert not os.listdir(os.path.join(folder, left))
