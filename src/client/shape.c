@@ -170,10 +170,15 @@ static godwit_status find_table(godwit *g, arena *a, slice name, slice *actual) 
     sqlite3_stmt *stmt = NULL;
     bool row = false;
     slice type = {0};
+    /* table_list compiles every view of the schema: only it can tell shadow tables, which need a
+     * virtual one */
     godwit_status status =
         db_prepare(&g->db,
-                   "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND name = ?1"
-                   " COLLATE NOCASE",
+                   "SELECT name, CASE WHEN EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type ="
+                   " 'table' AND rootpage = 0) THEN (SELECT l.type FROM pragma_table_list AS l"
+                   " WHERE l.schema = 'main' AND l.name = s.name) ELSE type END"
+                   " FROM main.sqlite_schema AS s"
+                   " WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')",
                    &stmt);
     if (status == GODWIT_OK) {
         status = db_bind_slice(&g->db, stmt, 1, name);
@@ -369,7 +374,6 @@ static godwit_status order_slots(arena *a, const slice *slots, size_t slot_count
 
 godwit_status shape_rowid_key(godwit *g, const client_table *t, bool *out) {
     int64_t indexes = 0;
-    int64_t without = 0;
     *out = false;
     slice type = t->shape.key_count == 1 ? t->shape.columns[t->shape.key[0]].type : SLICE("");
     if (type.len != 7 || !contains(type, "INTEGER")) {
@@ -378,12 +382,7 @@ godwit_status shape_rowid_key(godwit *g, const client_table *t, bool *out) {
     godwit_status status = db_int(
         &g->db, &indexes, "SELECT count(*) FROM pragma_index_list(?1, 'main') WHERE origin = 'pk'",
         "s", t->shape.name);
-    if (status == GODWIT_OK) {
-        status = db_int(&g->db, &without,
-                        "SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1", "s",
-                        t->shape.name);
-    }
-    *out = status == GODWIT_OK && indexes == 0 && without == 0;
+    *out = status == GODWIT_OK && indexes == 0; /* WITHOUT ROWID there is one, too */
     return status;
 }
 
