@@ -89,6 +89,7 @@ static bool open_attached(device *d, const godwit_options *options) {
 }
 
 static void close_handles(device *d) {
+    query_forget(d->db);
     godwit_close(d->g);
     d->g = NULL;
     if (d->attached) {
@@ -332,6 +333,7 @@ static void write_foreign(device *d) {
         (void)device_exec(d, "PRAGMA foreign_keys = ON; PRAGMA synchronous = EXTRA");
         (void)statements(d, 1);
     }
+    query_forget(shell);
     (void)sqlite3_close(shell);
     d->db = own;
 }
@@ -378,7 +380,7 @@ static bool pick(device *d, const char *sql, char out[300]) {
         snprintf(out, 300, "%s", query_text(q, 0));
         found = true;
     }
-    sqlite3_finalize(q);
+    query_done(q);
     d->disk.quiet--;
     return found;
 }

@@ -326,6 +326,7 @@ static bool parse_range(const char *text, options *o) {
 int main(int argc, char **argv) {
     options o = {.from = 1, .to = 1, .jobs = 1};
     bool single = false, good = argc > 1;
+    sim_memory();
     for (int i = 1; i < argc && good; i++) {
         const char *next = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(argv[i], "--seed") == 0 || strcmp(argv[i], "--seeds") == 0) {

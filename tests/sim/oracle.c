@@ -153,7 +153,7 @@ static void read_columns(world *w, version *v, const char *text, bool full) {
             }
         }
     }
-    sqlite3_finalize(q);
+    query_done(q);
     for (int c = 0; full && c < t->columns; c++) {
         if (!seen[c]) {
             set_column(&w->oracle, v, c, oracle_atom(&w->oracle, "NULL"));
@@ -205,7 +205,7 @@ static void read_changes(world *w, int scope, int64_t seq, bool must_be_none) {
                      (long long)seq, scope, query_text(q, 0), query_text(q, 1));
         }
     }
-    sqlite3_finalize(q);
+    query_done(q);
 }
 
 static stream *stream_of(world *w, int scope, const atom *name) {
@@ -323,7 +323,7 @@ static void read_ledger(world *w, int scope, int64_t seq, const char *name, int6
                                               !w->oracle.scopes[scope].duplicate,
                                     .scope = scope});
     }
-    sqlite3_finalize(q);
+    query_done(q);
     if (at != last + 1) {
         sim_fail(w, "I6", "commit %lld has operations %lld to %lld, the ledger ends at %lld",
                  (long long)seq, (long long)first, (long long)last, (long long)at - 1);
@@ -431,7 +431,7 @@ static void compare_tables(world *w, int scope) {
                 }
             }
         }
-        sqlite3_finalize(q);
+        query_done(q);
         for (int i = 0; i < o->row_count; i++) {
             live += o->rows[i].table == t && o->rows[i].scope == scope && o->rows[i].last >= 0 &&
                     o->versions[o->rows[i].last].present;
@@ -457,7 +457,7 @@ static void read_scope(world *w, int scope) {
     while (query_next(q)) {
         read_commit(w, scope, q);
     }
-    sqlite3_finalize(q);
+    query_done(q);
     char sql[96];
     snprintf(sql, sizeof sql, "SELECT coalesce(max(head), 0) FROM godwit_scope WHERE scope = 's%d'",
              scope);
@@ -503,7 +503,7 @@ static int64_t common_prefix(world *w, int scope) {
         }
         common = seq;
     }
-    sqlite3_finalize(q);
+    query_done(q);
     return common;
 }
 

@@ -28,7 +28,7 @@ static unsigned take_values(check *c, const known_op *k, const char *text, const
             }
         }
     }
-    sqlite3_finalize(q);
+    query_done(q);
     return mask;
 }
 
@@ -141,7 +141,7 @@ static void learn_all(check *c) {
     while (query_next(q)) {
         learn(c, q);
     }
-    sqlite3_finalize(q);
+    query_done(q);
 }
 
 static bool readable(const device *d) {
@@ -176,7 +176,7 @@ static void show_table(check *c, int table) {
             r->value[i] = oracle_atom(c->o, has ? query_text(q, i + 1) : "NULL");
         }
     }
-    sqlite3_finalize(q);
+    query_done(q);
 }
 
 static void compare(check *c, const char *invariant, const shown_row *want, int table,
@@ -227,7 +227,7 @@ static void replay_log(check *c, shown_row *rows, int64_t after) {
         }
         r->present = op == 1 || (op == 2 && r->present);
     }
-    sqlite3_finalize(q);
+    query_done(q);
 }
 
 /* The application has committed, or a process died while it did: the row and its operation are both
@@ -280,7 +280,7 @@ static void replay_waiting(check *c, shown_row *rows) {
             replay_op(rows, &c->o->ops[op - 1]);
         }
     }
-    sqlite3_finalize(q);
+    query_done(q);
     int64_t sealed = query_int(c->d->db, "SELECT coalesce((SELECT CAST(v AS INTEGER) FROM"
                                          " godwit_meta WHERE k = 'sealed_lsn'), 0)");
     c->overlay += c->d->know.log_seen > sealed;
@@ -306,7 +306,7 @@ static bool base_rows(check *c, shown_row *rows) {
     bool row = query_next(q);
     int64_t seq = row ? sqlite3_column_int64(q, 0) : 0, salt = row ? sqlite3_column_int64(q, 1) : 0;
     bool live = row && strcmp(query_text(q, 2), "live") == 0;
-    sqlite3_finalize(q);
+    query_done(q);
     const oracle_scope *s = &c->o->scopes[c->d->scope];
     count_position(c, row && live, seq);
     if ((!live && seq > 0) || seq > s->head || (seq > 0 && s->salts[seq - 1] != salt)) {
@@ -361,7 +361,7 @@ static void check_queue(check *c) {
                      c->d->number, (long long)sqlite3_column_int64(q, 1));
         }
     }
-    sqlite3_finalize(q);
+    query_done(q);
 }
 
 void oracle_device_check(world *w, int number, bool wrote) {

@@ -23,7 +23,7 @@ static bool device_settled(world *w, device *d, char reason[256]) {
         snprintf(reason, 256, "device %d: %lld waiting (%s), at %lld of %lld: %.90s", d->number,
                  (long long)waiting, query_next(q) ? query_text(q, 0) : "captured", (long long)at,
                  (long long)s->head, godwit_message(d->g));
-        sqlite3_finalize(q);
+        query_done(q);
         return false;
     }
     return true;
@@ -49,7 +49,7 @@ static void judge_device(world *w, device *d) {
     if (!query_next(q) || strcmp(query_text(q, 0), "ok") != 0) {
         sim_fail(w, "I28", "device %d: the file is damaged: %s", d->number, query_text(q, 0));
     }
-    sqlite3_finalize(q);
+    query_done(q);
     for (int i = 0; i < o->row_count && judged(d); i++) {
         const known_row *r = &o->rows[i];
         const version *v = r->last >= 0 ? &o->versions[r->last] : NULL;
@@ -78,7 +78,7 @@ static bool kept_with_content(device *d, const known_op *k) {
                      " ?1 AND payload IS NOT NULL");
     sqlite3_bind_text(q, 1, k->key->text, -1, SQLITE_STATIC);
     bool found = query_next(q);
-    sqlite3_finalize(q);
+    query_done(q);
     return found;
 }
 
@@ -115,7 +115,7 @@ static void judge_delivered(world *w, device *d) {
                      d->number, (long long)sqlite3_column_int64(q, 1));
         }
     }
-    sqlite3_finalize(q);
+    query_done(q);
     int64_t entries =
         query_int(d->db, "SELECT coalesce(max((SELECT count(*) FROM json_each(vclock))), 0) FROM"
                          " godwit_row WHERE vclock IS NOT NULL");
@@ -148,13 +148,13 @@ static void judge_ledger(world *w) {
         }
         sqlite3_reset(q);
     }
-    sqlite3_finalize(q);
+    query_done(q);
 }
 
 static const atom *identity_of(world *w, device *d) {
     sqlite3_stmt *q = query(d->db, "SELECT device_id FROM godwit_identity WHERE current = 1");
     const atom *name = oracle_atom(&w->oracle, query_next(q) ? query_text(q, 0) : "");
-    sqlite3_finalize(q);
+    query_done(q);
     return name;
 }
 

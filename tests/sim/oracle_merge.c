@@ -49,7 +49,7 @@ static bool recorded(const judge *j) {
     sqlite3_bind_int64(q, 2, j->seq);
     sqlite3_bind_text(q, 3, j->op->key->text, -1, SQLITE_STATIC);
     bool found = query_next(q);
-    sqlite3_finalize(q);
+    query_done(q);
     j->w->seen[SEEN_CONFLICT] += found;
     return found;
 }

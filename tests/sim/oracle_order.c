@@ -26,7 +26,7 @@ void oracle_learn_order(world *w, int number, int op, int64_t lsn) {
     while (k->dep_count < DEPS_MAX && query_next(q)) {
         k->deps[k->dep_count++] = oracle_atom(&w->oracle, query_text(q, 0));
     }
-    sqlite3_finalize(q);
+    query_done(q);
 }
 
 /* ---- order ---- */
@@ -169,7 +169,7 @@ static void judge_row_clock(const place *p, arena *a, int64_t seq, const known_o
         keep_clock(&p->w->oracle, query_text(q, 0));
         p->w->seen[SEEN_CLOCK]++;
     }
-    sqlite3_finalize(q);
+    query_done(q);
 }
 
 static void judge_clocks(world *w, int scope, int64_t seq, const known_op *k, const decision *d) {

@@ -53,7 +53,7 @@ static void judge(revert *r, int scope) {
         }
         judge_value(r, query_text(q, 2), oracle_atom(&r->w->oracle, query_text(q, 3)));
     }
-    sqlite3_finalize(q);
+    query_done(q);
 }
 
 void oracle_revert(world *w, int scope, int64_t seq, int first) {

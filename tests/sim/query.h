@@ -10,14 +10,12 @@
 
 #include "db/sqlite.h"
 
-static inline sqlite3_stmt *query(sqlite3 *db, const char *sql) {
-    sqlite3_stmt *stmt = NULL;
-    if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) != SQLITE_OK) {
-        fprintf(stderr, "sim: %s: %s\n", sql, sqlite3_errmsg(db));
-        abort();
-    }
-    return stmt;
-}
+/* A statement, bound anew by the caller each time; query_done gives it back. One process has one
+ * thread. */
+sqlite3_stmt *query(sqlite3 *db, const char *sql);
+void query_done(sqlite3_stmt *stmt);
+/* Before `db` is closed. */
+void query_forget(const sqlite3 *db);
 
 static inline bool query_next(sqlite3_stmt *stmt) {
     int rc = sqlite3_step(stmt);
@@ -37,7 +35,7 @@ static inline const char *query_text(sqlite3_stmt *stmt, int column) {
 static inline int64_t query_int(sqlite3 *db, const char *sql) {
     sqlite3_stmt *stmt = query(db, sql);
     int64_t value = query_next(stmt) ? sqlite3_column_int64(stmt, 0) : -1;
-    sqlite3_finalize(stmt);
+    query_done(stmt);
     return value;
 }
 

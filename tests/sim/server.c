@@ -103,6 +103,7 @@ void server_stop(world *w, bool killed, disk_loss loss) {
     }
     if (s->observer) {
         s->disk.quiet++;
+        query_forget(s->observer);
         sqlite3_close(s->observer);
         s->observer = NULL;
         s->disk.quiet--;

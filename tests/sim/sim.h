@@ -169,6 +169,10 @@ typedef struct world {
     const char *doing;
 } world;
 
+/* ---- memory.c ---- */
+/* Before SQLite is used: no locks and its own lists of blocks, for a process of one thread. */
+void sim_memory(void);
+
 /* ---- main.c ---- */
 /* Adds a line to the trace; printed when verbose. */
 void sim_trace(world *w, const char *format, ...) PRINTF_LIKE(2, 3);
