@@ -2,7 +2,8 @@
  * such a column is new or one it knows by another name, so what they hold is queued when it has
  * answered:
  *
- *   meta "gained:N"      [names]: the data columns the table had when the server was told last
+ *   meta "gained:N"      [names]: the data columns the table had when the server was told last; a
+ * name in a list of its own: that column went, and the one of this name now is another
  *   godwit_gained_N_K    what the Kth migration since did to columns that may have been renamed in
  * it: "o_title" (a column that went, before it) and "n_name" (one that came, after it) of the rows
  * where any two of them differ
@@ -23,11 +24,13 @@ static void gained_key(const client_table *t, char out[TRACK_MISSED_BYTES]) {
     snprintf(out, TRACK_MISSED_BYTES, "gained:%lld", (long long)t->tbl);
 }
 
-static bool listed(const json *names, slice name) {
+/* once: a column that has gone since counts, too. */
+static bool listed(const json *names, slice name, bool once) {
     const json *item = json_first(names);
     for (uint32_t i = 0; names && i < names->count; i++, item = json_after(item)) {
         slice text;
-        if (json_text(item, &text) && slice_equal(text, name)) {
+        const json *gone = once && json_is(item, JSON_ARRAY) ? json_first(item) : NULL;
+        if (json_text(gone ? gone : item, &text) && slice_equal(text, name)) {
             return true;
         }
     }
@@ -51,28 +54,60 @@ bool gained_named(const schema_column *column, slice name) {
     return found;
 }
 
-godwit_status gained_note(godwit *g, arena *a, const client_table *was, const client_table *now) {
+static godwit_status keep_had(godwit *g, const client_table *t, const bytes *b) {
     char key[TRACK_MISSED_BYTES];
-    const json *had = NULL;
+    gained_key(t, key);
+    return b->failed ? GODWIT_NOMEM : client_meta_set(g, key, bytes_view(b));
+}
+
+static godwit_status note_had(godwit *g, const client_table *was) {
     bytes b;
-    bool gains = false;
-    for (size_t i = 0; i < now->data_count; i++) {
-        gains = gains || shape_slot(was, data_of(now, i)->name) < 0;
-    }
-    godwit_status status = gains ? read_had(g, a, now, &had) : GODWIT_OK;
-    if (status != GODWIT_OK || !gains || had) {
-        return status;
-    }
     bytes_init(&b, g->allocator, 0);
     for (size_t i = 0; i < was->data_count; i++) {
         bytes_char(&b, i ? ',' : '[');
         json_write_text(&b, data_of(was, i)->name);
     }
     bytes_text(&b, was->data_count ? "]" : "[]");
-    gained_key(now, key);
-    status = b.failed ? GODWIT_NOMEM : client_meta_set(g, key, bytes_view(&b));
+    godwit_status status = keep_had(g, was, &b);
     bytes_deinit(&b);
     return status;
+}
+
+/* Columns that went after the server was told, and come again: what they hold is new to it. */
+static godwit_status note_again(godwit *g, const json *had, const client_table *was,
+                                const client_table *now) {
+    const json *item = json_first(had);
+    bool any = false;
+    bytes b;
+    bytes_init(&b, g->allocator, 0);
+    for (uint32_t i = 0; i < had->count; i++, item = json_after(item)) {
+        slice name = {0};
+        bool there = json_text(item, &name);
+        bool comes = there && shape_slot(was, name) < 0 && shape_slot(now, name) >= 0;
+        bool gone = !there && json_text(json_first(item), &name);
+        bytes_char(&b, i ? ',' : '[');
+        bytes_text(&b, comes || gone ? "[" : "");
+        json_write_text(&b, name);
+        bytes_text(&b, comes || gone ? "]" : "");
+        any = any || comes;
+    }
+    bytes_text(&b, "]");
+    godwit_status status = any ? keep_had(g, now, &b) : GODWIT_OK;
+    bytes_deinit(&b);
+    return status;
+}
+
+godwit_status gained_note(godwit *g, arena *a, const client_table *was, const client_table *now) {
+    const json *had = NULL;
+    bool gains = false;
+    for (size_t i = 0; i < now->data_count; i++) {
+        gains = gains || shape_slot(was, data_of(now, i)->name) < 0;
+    }
+    godwit_status status = gains ? read_had(g, a, now, &had) : GODWIT_OK;
+    if (status != GODWIT_OK || !gains) {
+        return status;
+    }
+    return had ? note_again(g, had, was, now) : note_had(g, was);
 }
 
 /* ---- A migration ends ---- */
@@ -194,10 +229,10 @@ static godwit_status queue_new(godwit *g, arena *a, difference *d, const json *h
     d->from = difference_from(a, t, (slice){0});
     for (size_t i = 0; i < t->data_count && status == GODWIT_OK; i++) {
         const schema_column *column = data_of(t, i);
-        bool known = listed(had, column->name);
+        bool known = listed(had, column->name, false);
         slice fallback = {0};
         for (size_t k = 0; !known && k < column->former_count; k++) {
-            known = listed(had, column->former[k]);
+            known = listed(had, column->former[k], true);
         }
         if (known) {
             continue;
