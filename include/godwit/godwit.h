@@ -216,8 +216,9 @@ GODWIT_API godwit_status godwit_events_done(godwit *g, int64_t seq) GODWIT_MUST_
  * Writes the application's table like the application would, in its transaction if one is open, and queues
  * one operation that says all chosen columns and closes the conflict, also where nothing changes; the
  * ledgers of all devices say resolved once the server has applied it. new_id: 37 bytes or NULL, receives
- * the operation's id. conflict_id: "scope/id" where several scopes have that id. NOT_FOUND (no such
- * conflict; row or table gone), MISUSE (resolved already), INVALID, CONSTRAINT (the table refuses). */
+ * the operation's id. conflict_id: the whole id or without its random end, "scope/id" where several
+ * scopes have that one. NOT_FOUND (no such conflict; row or table gone), MISUSE (resolved already),
+ * INVALID, CONSTRAINT (the table refuses). */
 GODWIT_API godwit_status godwit_resolve(godwit *g, const char *conflict_id, const char *choice,
                                         char new_id[37]) GODWIT_MUST_USE;
 /* Takes back what a policy decided (state auto): the side that lost becomes the row's state again, as

@@ -44,7 +44,8 @@ static const char help[] =
     "(?1 IS NULL OR state = ?1) ORDER BY at DESC, conflict_id DESC"
 #define SHOW_SQL                                                                                   \
     "SELECT conflict_id AS id, scope, entity_type AS entityType, entity_id AS entityId, kind, "    \
-    "state, at, body AS \"body:json\" FROM godwit_conflicts WHERE conflict_id = ?1"
+    "state, at, body AS \"body:json\" FROM godwit_conflicts WHERE conflict_id = ?1 OR "            \
+    "length(conflict_id) = length(?1) + 17 AND substr(conflict_id, 1, length(?1) + 1) = ?1 || '-'"
 
 typedef struct {
     bool as_json, revert;

@@ -36,9 +36,14 @@ bool resolve_is_revert(slice *text) {
 
 /* ---- The record ---- */
 
+/* By its whole id or the part that people say: c-5-0 of c-5-0-8f1e2d3c4b5a6978. */
+#define CALLED(name)                                                                               \
+    "(conflict_id = " name " OR length(conflict_id) = length(" name ") + 17 AND substr("           \
+    "conflict_id, 1, length(" name ") + 1) = " name " || '-')"
 #define FIND                                                                                       \
-    " FROM godwit_conflict WHERE conflict_id = ?1 OR (scope = substr(?1, 1, instr(?1, '/') - 1)"   \
-    " AND conflict_id = substr(?1, instr(?1, '/') + 1))"
+    " FROM godwit_conflict WHERE " CALLED("?1") " OR (scope = substr(?1, 1, instr(?1, '/') - 1)"   \
+                                                " AND " CALLED(                                    \
+                                                    "substr(?1, instr(?1, '/') + 1)") ")"
 
 static godwit_status check_found(resolution *r, slice id) {
     godwit *g = r->s.g;
@@ -50,7 +55,8 @@ static godwit_status check_found(resolution *r, slice id) {
     }
     if (status == GODWIT_OK && count > 1) {
         return client_fail(g, GODWIT_INVALID,
-                           "several scopes have a conflict " SLICE_FMT ": name it scope/" SLICE_FMT,
+                           "there are several conflicts " SLICE_FMT ": name it scope/" SLICE_FMT
+                           ", or by its whole id",
                            SLICE_ARG(id), SLICE_ARG(id));
     }
     return status;

@@ -67,6 +67,7 @@ typedef struct {
     slice scope;
     int64_t head, ledger_floor, horizon;
     int64_t now_ms;
+    int64_t salt; /* random: conflicts of another history with the same number have another name */
     const decide_salt
         *salts; /* commits named as bases by the request that exist here, sorted by seq */
     size_t salt_count;

@@ -18,7 +18,9 @@ decide_conflict *decide_record(decide_work *w, decide_input *in, const char *kin
         w->conflict_cap = cap;
     }
     size_t index = w->conflict_count;
-    const char *id = arena_printf(a, "c-%lld-%zu", (long long)w->commit, index);
+    char salt[17];
+    wire_u64_write(w->c->salt, salt);
+    const char *id = arena_printf(a, "c-%lld-%zu-%s", (long long)w->commit, index, salt);
     if (!id) {
         return NULL;
     }

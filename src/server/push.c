@@ -394,6 +394,7 @@ static godwit_status run_scope(service *s, service_job **jobs, size_t count, bat
                              .ledger_floor = run.scope.ledger_floor,
                              .horizon = run.scope.horizon,
                              .now_ms = run.now_ms,
+                             .salt = run.scope.salt,
                              .hash_seed = (uint64_t)run.now_ms ^ (uint64_t)(uintptr_t)s};
     godwit_status status = decide_init(&run.c, ops);
     service_job **together = ARENA_ARRAY(run.a, service_job *, count);

@@ -108,6 +108,7 @@ typedef struct {
 typedef struct {
     bool exists;
     int64_t head, horizon, ledger_floor;
+    int64_t salt; /* of store_scope_load: random, another one each time */
 } store_scope;
 godwit_status store_scope_load(store *st, slice scope, store_scope *out) MUST_USE;
 /* NOT_FOUND when the device is not registered in the scope. */

@@ -241,7 +241,7 @@ static void read_scope(const PGresult *r, store_scope *out) {
     *out = (store_scope){0};
     if (PQntuples(r)) {
         *out = (store_scope){true, pg_field_int(r, 0, 0), pg_field_int(r, 0, 1),
-                             pg_field_int(r, 0, 2)};
+                             pg_field_int(r, 0, 2), 0};
     }
 }
 
@@ -279,6 +279,7 @@ godwit_status pg_scope_load(store *st, slice scope, store_scope *out) {
     }
     if (status == GODWIT_OK) {
         read_scope(pg_result(l, at), out);
+        status = pg_next_salt(st, &out->salt);
     }
     return status;
 }

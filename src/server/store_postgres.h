@@ -334,6 +334,8 @@ const pg_change *pg_refs_answer(const store *st, const pg_question *q);
 size_t pg_op_of(const store *st, const pg_change *p);
 /* Gives up what is pending. */
 void pg_drop_pending(store *st);
+/* A random number: tells histories apart and keeps no secret. */
+godwit_status pg_next_salt(store *st, int64_t *out) MUST_USE;
 /* Room for one more item. */
 bool pg_grow(void **items, size_t *cap, size_t count, size_t size);
 /* The vector clocks of rows that others wrote, where a column keeps them. */

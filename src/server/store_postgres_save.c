@@ -23,7 +23,7 @@ bool pg_grow(void **items, size_t *cap, size_t count, size_t size) {
     return true;
 }
 
-static godwit_status next_salt(store *st, int64_t *out) {
+godwit_status pg_next_salt(store *st, int64_t *out) {
     if (st->entropy_left < 8) {
         size_t got = 0;
         while (got < sizeof st->entropy) {
@@ -225,7 +225,7 @@ godwit_status pg_group_save(store *st, decide_context *c, const store_author *au
     st->groups[st->group_count++] = (pg_group){
         .author = *author, .ops = ops, .commit = commit, .first_change = st->change_count};
     pg_group *group = &st->groups[st->group_count - 1];
-    godwit_status status = next_salt(st, &group->salt);
+    godwit_status status = pg_next_salt(st, &group->salt);
     group->changes = ARENA_ARRAY(c->a, size_t, commit->result_count);
     if (!group->changes) {
         return GODWIT_NOMEM;

@@ -301,14 +301,16 @@ godwit_status sqlite_scope_load(db *d, slice scope, store_scope *out) {
     }
     if (status == GODWIT_OK && row) {
         *out = (store_scope){true, sqlite3_column_int64(stmt, 0), sqlite3_column_int64(stmt, 1),
-                             sqlite3_column_int64(stmt, 2)};
+                             sqlite3_column_int64(stmt, 2), 0};
     }
     db_done(d, stmt);
     return status;
 }
 
 godwit_status lite_scope_load(store *st, slice scope, store_scope *out) {
-    return sqlite_scope_load(&st->d, scope, out);
+    godwit_status status = sqlite_scope_load(&st->d, scope, out);
+    sqlite3_randomness(sizeof out->salt, &out->salt);
+    return status;
 }
 
 godwit_status lite_scope_save(store *st, slice scope, const store_scope *state, int64_t head) {

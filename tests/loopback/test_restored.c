@@ -102,6 +102,50 @@ static void test_a_clock_put_right(void **state) {
     world_close(&w);
 }
 
+/* Both devices edit the column while neither sees the other: commits 2 and 3, of which the second
+ * opens a record. */
+static void meet(world *w, int one, int two, const char *sql) {
+    run(w->devices[one], sql);
+    run(w->devices[two], sql);
+    settle(w, one);
+    settle(w, two);
+}
+
+/* A decision that waited while the server was restored: another conflict has the number now, about
+ * the same row. It stays as it is, and the decision comes back to who made it. */
+static void test_a_decision_about_a_lost_conflict(void **state) {
+    (void)state;
+    world w;
+    char saved[400];
+    world_open(&w);
+    for (int i = 0; i < 4; i++) {
+        new_device(&w, i);
+    }
+    insert(&w, 0);
+    settle_all(&w);
+    path_of(&w, "saved", 7, saved);
+    loopback_save(&w.l, saved);
+    meet(&w, 0, 1, "UPDATE pins SET title = 'title ' || random()");
+    settle(&w, 0);
+    assert_int_equal(number(w.devices[0], "SELECT count(*) FROM godwit_conflicts"), 1);
+    must(w.devices[0], godwit_resolve(w.devices[0], "c-3-0", "{\"title\":\"chosen\"}", NULL),
+         "resolve");
+    loopback_put_back(&w.l, saved);
+    meet(&w, 2, 3, "UPDATE pins SET note = 'note ' || random()");
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM godwit_conflict WHERE commit_seq = 3"
+                                        " AND state = 'auto'"),
+                     1);
+    settle_all(&w);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM godwit_conflict WHERE commit_seq = 3"
+                                        " AND state = 'auto'"),
+                     1);
+    assert_int_equal(number(w.devices[0], "SELECT count(*) FROM godwit_dead_letters"), 1);
+    assert_int_equal(number(w.devices[0], "SELECT code = 'validation' AND payload LIKE '%chosen%'"
+                                          " FROM godwit_dead_letters"),
+                     1);
+    world_close(&w);
+}
+
 /* A new column makes the device take a snapshot in place of its cursor, which would have told that
  * the history is another one: its streams are compared. */
 static void test_a_migration_after_the_restore(void **state) {
@@ -250,6 +294,7 @@ int main(void) {
         cmocka_unit_test(test_an_old_copy_of_the_server),
         cmocka_unit_test(test_a_backup_older_than_the_archive),
         cmocka_unit_test(test_a_clock_put_right),
+        cmocka_unit_test(test_a_decision_about_a_lost_conflict),
         cmocka_unit_test(test_a_migration_after_the_restore),
         cmocka_unit_test(test_a_forgotten_ledger),
         cmocka_unit_test(test_a_snapshot_of_another_history),

@@ -293,6 +293,18 @@ static inline const char *kit_sql(kit *k, const char *sql) {
     return out;
 }
 
+/* The whole id of conflict `number` ("c-3-0"), which ends in something random; the number where
+ * there is none. */
+static inline const char *kit_conflict(kit *k, const char *number) {
+    const char *id =
+        kit_sql(k, arena_printf(&k->a,
+                                "SELECT coalesce(min(conflict_id), '%s') FROM godwit_conflict WHERE"
+                                " substr(conflict_id, 1, %zu) = '%s-'",
+                                number, strlen(number) + 1, number));
+    assert_true(strlen(id) == strlen(number) || strlen(id) == strlen(number) + 17);
+    return id;
+}
+
 /* ---- devices ---- */
 
 static inline kit_device kit_register(kit *k, const char *id, const char *user, const char *scope) {

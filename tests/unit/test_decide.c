@@ -295,14 +295,15 @@ static void lost_base_holds_the_group(void **state) {
     wire_op ops[2] = {update(&k, "p", 9, "{\"title\":\"B\"}", NULL),
                       update(&k, "q", 5, "{\"title\":\"C\"}", NULL)};
     ops[1].base_salt++;
+    k.c.salt = 7;
     decide_commit out = kit_group(&k, ops, 2);
     assert_int_equal(out.outcome, OUTCOME_CONFLICT);
     assert_int_equal(out.results[0].code, CODE_DEPENDENCY_FAILED);
     assert_int_equal(out.results[1].code, CODE_LOST_BASE);
     assert_int_equal(out.conflict_count, 2);
     assert_true(slice_is(out.conflicts[0].ours, "{\"title\":\"B\"}"));
-    assert_true(slice_is(out.results[0].conflicts_json, "[\"c-10-0\"]"));
-    assert_true(slice_is(out.results[1].conflicts_json, "[\"c-10-1\"]"));
+    assert_true(slice_is(out.results[0].conflicts_json, "[\"c-10-0-0000000000000007\"]"));
+    assert_true(slice_is(out.results[1].conflicts_json, "[\"c-10-1-0000000000000007\"]"));
     assert_true(value_is(row, "title", "\"A\""));
     kit_deinit(&k);
 }

@@ -101,9 +101,10 @@ static void mine(void **state) {
     assert_string_equal(states(f.c), "open"); /* until the server has it */
     sync_all(&f);
     assert_everywhere(&f, "from b", "resolved");
-    char sql[160];
+    char sql[200];
     (void)snprintf(sql, sizeof sql,
-                   "SELECT payload || base || resolves || state FROM godwit_op WHERE lsn = (SELECT "
+                   "SELECT payload || base || substr(resolves, 1, 5) || state FROM godwit_op WHERE "
+                   "lsn = (SELECT "
                    "lsn FROM sync_queue"
                    " WHERE id = '%s')",
                    id);
@@ -128,7 +129,7 @@ static void theirs(void **state) {
     const char *id = choose(f.b, "theirs");
     sync_all(&f);
     assert_everywhere(&f, "from a", "resolved");
-    char sql[160];
+    char sql[200];
     (void)snprintf(sql, sizeof sql,
                    "SELECT payload || base FROM godwit_op WHERE lsn = (SELECT lsn FROM sync_queue"
                    " WHERE id = '%s')",
@@ -146,7 +147,7 @@ static void values_of_ones_own(void **state) {
     sync_all(&f);
     assert_everywhere(&f, "from a", "resolved");
     assert_int_equal(device_int(f.c, "SELECT n FROM pins"), 7);
-    char sql[160];
+    char sql[200];
     (void)snprintf(sql, sizeof sql,
                    "SELECT payload || base FROM godwit_op WHERE lsn = (SELECT lsn FROM sync_queue"
                    " WHERE id = '%s')",
@@ -305,8 +306,9 @@ static void a_snapshot_ends_what_is_no_longer_open(void **state) {
     f.w.faults =
         (faults){.status = 410, .body = "{\"type\":\"/problems/cursor-expired\"}", .times = 1};
     device_sync(f.c);
-    assert_string_equal(device_text(f.c, "SELECT group_concat(conflict_id || state) FROM"
-                                         " godwit_conflicts"),
+    assert_string_equal(device_text(f.c,
+                                    "SELECT group_concat(substr(conflict_id, 1, 5) || state) FROM"
+                                    " godwit_conflicts"),
                         device_text(f.c, "SELECT 'c-5-0open'"));
     world_deinit(&f.w);
 }
@@ -326,7 +328,8 @@ static void older_databases_are_brought_up(void **state) {
              " KEY, scope TEXT NOT NULL, tbl INTEGER NOT NULL, pk TEXT NOT NULL, kind TEXT NOT"
              " NULL, body TEXT NOT NULL, state TEXT NOT NULL, at TEXT NOT NULL) WITHOUT ROWID;"
              "INSERT INTO godwit_conflict SELECT * FROM x; DROP TABLE x; DROP VIEW godwit_captured;"
-             "DROP TABLE godwit_counter; DROP TABLE godwit_gap; DROP TABLE godwit_receipt; UPDATE godwit_meta SET v"
+             "DROP TABLE godwit_counter; DROP TABLE godwit_gap; DROP TABLE godwit_receipt; UPDATE "
+             "godwit_meta SET v"
              " = 1 WHERE k = 'schema_version'; UPDATE godwit_cursor SET state = 'staging'");
     device_close(f.c);
     device_open(f.c);

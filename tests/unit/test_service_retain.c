@@ -223,7 +223,7 @@ static void a_conflict_is_kept_while_it_is_open_and_then_from_its_decision(void 
     assert_string_equal(ledger(&k), "open1");
     wire_op op = kit_op(&k, &a, OP_UPDATE, "pins", "p", "{\"title\":\"both\"}");
     kit_base(&k, &a, &op, 3, "{}");
-    op.resolves = SLICE("c-3-0");
+    op.resolves = slice_of(kit_conflict(&k, "c-3-0"));
     assert_text(kit_push(&k, &a, &op, 1), "results.0.outcome", "applied");
     k.now_ms += 89 * DAY;
     clean(&k);
