@@ -110,6 +110,9 @@ static godwit_status discard_one(godwit *g, const char *id, slice reason) {
     if (status == GODWIT_OK) {
         status = count_resolved(g, state);
     }
+    if (status == GODWIT_OK && state == OP_CONFLICT) {
+        status = resolve_give_up(g, lsn);
+    }
     return status == GODWIT_OK ? db_run(&g->db, "DELETE FROM godwit_dep WHERE lsn = ?1", "i", lsn)
                                : status;
 }

@@ -17,12 +17,9 @@ static godwit_status load_content(settle *s, const letter *l, content *out) {
     memset(out, 0, sizeof *out);
     godwit_status status = db_prepare(
         s->d,
-        /* who insists on what met a conflict decides it */
-        "SELECT o.operation, o.entity_id, o.payload, coalesce(o.resolves, (SELECT c.conflict_id "
-        "FROM"
-        " godwit_conflict AS c WHERE o.state = 'conflict' AND c.scope = o.scope AND c.op_key ="
-        " lower(hex(o.idempotency_key)) AND c.state = 'open' LIMIT 1)), o.base FROM godwit_op AS o"
-        " WHERE o.lsn = ?1",
+        /* who insists on what met conflicts decides them */
+        "SELECT o.operation, o.entity_id, o.payload, nullif(trim(coalesce(o.resolves, '') || ' ' ||"
+        " coalesce((" RESOLVE_OPEN_OF_O "), '')), ''), o.base FROM godwit_op AS o WHERE o.lsn = ?1",
         &stmt);
     if (status == GODWIT_OK) {
         status = db_bind_int(s->d, stmt, 1, l->lsn);

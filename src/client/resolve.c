@@ -336,6 +336,13 @@ static godwit_status capture(resolution *r, int64_t after_lsn) {
                                : status;
 }
 
+static godwit_status hint(const resolution *r) {
+    return db_run(r->s.d,
+                  "INSERT INTO godwit_hint (lsn, resolves) VALUES (?1, ?3 || ?2) ON CONFLICT (lsn)"
+                  " DO UPDATE SET resolves = excluded.resolves",
+                  "iss", r->lsn, r->id, r->reverts ? SLICE(REVERT) : SLICE(""));
+}
+
 static godwit_status decide(resolution *r, slice id, slice choice) {
     int64_t before_lsn = 0;
     godwit_status status = check_found(r, id);
@@ -357,13 +364,7 @@ static godwit_status decide(resolution *r, slice id, slice choice) {
     if (status == GODWIT_OK) {
         status = capture(r, before_lsn);
     }
-    if (status == GODWIT_OK) {
-        status = db_run(r->s.d,
-                        "INSERT INTO godwit_hint (lsn, resolves) VALUES (?1, ?3 || ?2) ON CONFLICT"
-                        " (lsn) DO UPDATE SET resolves = excluded.resolves",
-                        "iss", r->lsn, r->id, r->reverts ? SLICE(REVERT) : SLICE(""));
-    }
-    return status;
+    return status == GODWIT_OK ? hint(r) : status;
 }
 
 /* choice ptr NULL: revert. */
@@ -393,6 +394,64 @@ static godwit_status resolve(godwit *g, slice id, slice choice, char new_id[37])
     arena_deinit(&r.s.a);
     return status;
 }
+
+/* ---- Giving up ---- */
+
+static godwit_status load_open(resolution *r, int64_t lsn) {
+    sqlite3_stmt *stmt = NULL;
+    bool row = false;
+    godwit_status status = db_prepare(r->s.d,
+                                      "SELECT (" RESOLVE_OPEN_OF_O "), o.tbl, o.entity_id FROM"
+                                      " godwit_op AS o WHERE o.lsn = ?1",
+                                      &stmt);
+    if (status == GODWIT_OK) {
+        status = db_bind_int(r->s.d, stmt, 1, lsn);
+    }
+    if (status == GODWIT_OK) {
+        status = db_step(r->s.d, stmt, &row);
+    }
+    slice ids = status == GODWIT_OK && row ? db_column_slice(stmt, 0) : (slice){0};
+    if (ids.len) {
+        r->id = arena_copy(&r->s.a, ids);
+        r->entity_id = arena_copy(&r->s.a, db_column_slice(stmt, 2));
+        r->t = client_table_by_number(r->s.g, sqlite3_column_int64(stmt, 1));
+    }
+    db_done(r->s.d, stmt);
+    return status == GODWIT_OK && r->s.a.failed ? GODWIT_NOMEM : status;
+}
+
+static godwit_status give_up(resolution *r, int64_t lsn) {
+    int64_t newest = 0;
+    godwit_status status = load_open(r, lsn);
+    if (status != GODWIT_OK || !r->id.len || !r->t || r->t->queue || !r->t->active) {
+        return status;
+    }
+    status = load_row(r);
+    if (status == GODWIT_NOT_FOUND || status == GODWIT_INVALID) { /* not the table it was */
+        r->s.g->message[0] = '\0';
+        return GODWIT_OK;
+    }
+    r->after = r->before;
+    if (status == GODWIT_OK) {
+        status = db_int(r->s.d, &newest, "SELECT coalesce(max(lsn), 0) FROM godwit_log", "");
+    }
+    if (status == GODWIT_OK) {
+        status = capture(r, newest);
+    }
+    return status == GODWIT_OK ? hint(r) : status;
+}
+
+godwit_status resolve_give_up(godwit *g, int64_t lsn) {
+    resolution r = {.s = {.g = g, .d = &g->db}};
+    arena_init(&r.s.a, g->allocator, 0);
+    r.s.tables = ARENA_ARRAY(&r.s.a, apply_table *, g->registry.count + 1);
+    godwit_status status = r.s.tables ? give_up(&r, lsn) : GODWIT_NOMEM;
+    apply_close(&r.s);
+    arena_deinit(&r.s.a);
+    return status;
+}
+
+/* ---- The calls ---- */
 
 godwit_status godwit_resolve(godwit *g, const char *conflict_id, const char *choice,
                              char new_id[37]) {

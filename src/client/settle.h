@@ -207,8 +207,16 @@ godwit_status settle_check_parents(settle *s) MUST_USE;
 godwit_status settle_remember(settle *s) MUST_USE;
 
 /* ---- resolve.c ---- */
-/* Columns `resolves` hold a conflict's id, or "revert " and the id: then the text is cut to the id. */
+/* Columns `resolves` hold ids of conflicts with a space between them, or "revert " and the ids: then the
+ * text is cut to the ids. */
 bool resolve_is_revert(slice *text);
+/* The ids of the open conflicts that operation o has met; NULL: none. */
+#define RESOLVE_OPEN_OF_O                                                                          \
+    "SELECT group_concat(c.conflict_id, ' ') FROM godwit_conflict AS c WHERE o.state = 'conflict'" \
+    " AND c.scope = o.scope AND c.op_key = lower(hex(o.idempotency_key)) AND c.state = 'open'"
+/* An operation in conflict is given up: queues a change without effect that closes its open conflicts,
+ * if its table is still there. Inside a transaction. */
+godwit_status resolve_give_up(godwit *g, int64_t lsn) MUST_USE;
 
 /* ---- settle.c: the frame, used by quarantine.c and bootstrap.c too ---- */
 godwit_status settle_open(settle *s, godwit *g, slice scope) MUST_USE; /* begins the transaction */

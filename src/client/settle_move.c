@@ -111,7 +111,9 @@ godwit_status settle_end_conflicts(settle *s) {
     godwit_status status = db_run(
         s->d,
         "UPDATE godwit_outcome SET resolution = 'resolved', at = ?1 WHERE outcome = 'conflict' AND"
-        " resolution IS NULL AND EXISTS (SELECT 1 FROM godwit_conflict AS c WHERE c.op_key ="
+        " resolution IS NULL AND NOT EXISTS (SELECT 1 FROM godwit_outcome AS y WHERE y.lsn ="
+        " godwit_outcome.lsn AND y.resolution IS NOT NULL)"
+        " AND EXISTS (SELECT 1 FROM godwit_conflict AS c WHERE c.op_key ="
         " lower(hex(idempotency_key))) AND NOT EXISTS (SELECT 1 FROM godwit_conflict AS c"
         " WHERE c.op_key = lower(hex(idempotency_key)) AND c.state = 'open')",
         "s", slice_of(at));

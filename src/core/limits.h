@@ -31,6 +31,7 @@
 #define DEVICE_ID_BYTES_MAX 64
 #define IDEM_KEY_BYTES_MAX 255        /* opaque key of a caller without a stream */
 #define DEPENDS_MAX 1000              /* dependencies of one operation */
+#define RESOLVES_MAX 256              /* conflicts one operation decides: one per column, and more */
 #define CLOCK_ENTRIES_MAX 16          /* explicit entries of a row's vector clock (floor aside) */
 #define CLOCK_PARSE_ENTRIES_MAX 1024  /* entries accepted when a clock is parsed */
 #define SET_ELEMENTS_MAX 1000        /* elements of one set column: each is compared with each */

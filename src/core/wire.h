@@ -37,7 +37,7 @@ typedef struct {
     /* both */
     size_t depends_count;
     const json *payload_node, *base_node; /* parsed objects; NULL for void */
-    slice resolves;                       /* conflict id or empty; no part of the key */
+    slice resolves; /* ids of conflicts, one space between them, or empty; no part of the key */
     bool reverts;   /* ... and takes back what a policy decided there ("reverts") */
     int64_t schema; /* version of the application's schema it was written under; no part of the
                        key. Absent: 0 in a stream, else WIRE_SCHEMA_NOW */
@@ -276,6 +276,9 @@ void wire_problem_write(bytes *b, int status, const char *type, const char *titl
  * accepted). */
 void wire_time_write(int64_t ms, char out[32]);
 bool wire_time_parse(slice text, int64_t *out_ms);
+
+/* The next id of wire_op.resolves, taken off `rest`; ptr NULL: none is left. */
+slice wire_resolves_next(slice *rest);
 
 /* salt and nonce: 16 lower-case hex digits <-> int64 (two's complement). */
 void wire_u64_write(int64_t v, char out[17]);

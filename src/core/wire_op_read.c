@@ -81,13 +81,36 @@ static bool read_group(wire_context *c, const json *node, wire_op *op) {
            wire_read_int(c, f[1], "group.size", true, 1, GROUP_OPS_MAX, &op->group_size);
 }
 
+static bool read_ids(wire_context *c, const json *list, const char *name, slice *out) {
+    bytes b;
+    bool good = list->count > 0 && list->count <= RESOLVES_MAX;
+    const json *item = json_first(list);
+    bytes_init(&b, c->a->allocator, 0);
+    for (uint32_t i = 0; good && i < list->count; i++, item = json_after(item)) {
+        slice id;
+        good = json_text(item, &id) && id.len > 0 && id.len <= ID_BYTES_MAX &&
+               !memchr(id.ptr, ' ', id.len);
+        bytes_text(&b, i ? " " : "");
+        bytes_slice(&b, good ? id : SLICE(""));
+    }
+    *out = good && !b.failed ? arena_copy(c->a, bytes_view(&b)) : (slice){0};
+    bytes_deinit(&b);
+    if (!good) {
+        return wire_invalid(c, "%s must be an id or a list of at most %d ids", name, RESOLVES_MAX);
+    }
+    return out->ptr ? true : wire_nomem(c);
+}
+
 static bool read_decides(wire_context *c, const json *resolves, const json *reverts, wire_op *op) {
+    const json *ids = reverts ? reverts : resolves;
+    const char *name = reverts ? "reverts" : "resolves";
     if (resolves && reverts) {
         return wire_invalid(c, "an operation resolves a conflict or reverts it, not both");
     }
     op->reverts = reverts != NULL;
-    return wire_read_text(c, reverts ? reverts : resolves, reverts ? "reverts" : "resolves", false,
-                          ID_BYTES_MAX, &op->resolves);
+    return json_is(ids, JSON_ARRAY)
+               ? read_ids(c, ids, name, &op->resolves)
+               : wire_read_text(c, ids, name, false, ID_BYTES_MAX, &op->resolves);
 }
 
 /* {"$":base,"salt":"..","<device>":seq-1}: the device's own entry is for readers, but must be true.

@@ -96,6 +96,29 @@ static void write_dependencies(bytes *b, bool *first, const wire_op *op) {
 }
 
 /* Members that say what their absence says are left out. */
+slice wire_resolves_next(slice *rest) {
+    const char *end = rest->len ? memchr(rest->ptr, ' ', rest->len) : NULL;
+    slice id = {rest->len ? rest->ptr : NULL, end ? (size_t)(end - rest->ptr) : rest->len};
+    *rest = end ? (slice){end + 1, rest->len - id.len - 1} : (slice){0};
+    return id;
+}
+
+static void write_resolves(bytes *b, bool *first, const wire_op *op) {
+    slice rest = op->resolves, id = wire_resolves_next(&rest);
+    bool first_id = true;
+    if (!rest.len) {
+        key_text(b, first, op->reverts ? "reverts" : "resolves", id);
+        return;
+    }
+    json_key(b, first, op->reverts ? "reverts" : "resolves");
+    bytes_char(b, '[');
+    for (; id.ptr; id = wire_resolves_next(&rest)) {
+        json_comma(b, &first_id);
+        json_write_text(b, id);
+    }
+    bytes_char(b, ']');
+}
+
 void wire_push_op(bytes *b, bool *first, slice device_id, const wire_op *op) {
     json_comma(b, first);
     bool first_member = true;
@@ -121,7 +144,7 @@ void wire_push_op(bytes *b, bool *first, slice device_id, const wire_op *op) {
     }
     key_int(b, &first_member, "wallMs", op->wall_ms);
     if (op->resolves.len && op->kind != OP_VOID) {
-        key_text(b, &first_member, op->reverts ? "reverts" : "resolves", op->resolves);
+        write_resolves(b, &first_member, op);
     }
     if (op->schema > 0 && op->kind != OP_VOID) {
         key_int(b, &first_member, "schema", op->schema);

@@ -107,28 +107,40 @@ godwit_status push_dependencies(const push *p, size_t at, size_t count, bool *fa
 
 /* ---- conflicts ---- */
 
+static godwit_status resolves_known(const push *p, const wire_op *op, const schema_table *t,
+                                    slice *unknown) {
+    slice rest = op->resolves;
+    bool known = true;
+    godwit_status status = GODWIT_OK;
+    *unknown = (slice){0};
+    for (slice id = wire_resolves_next(&rest); status == GODWIT_OK && id.ptr && known;
+         id = wire_resolves_next(&rest)) {
+        status = store_conflict_known(p->scope->st, p->scope->c.scope, id, t->name, op->entity_id,
+                                      &known);
+        *unknown = known ? (slice){0} : id;
+    }
+    return status;
+}
+
 godwit_status push_resolves(const push *p, size_t at, size_t count, decide_refusal *refusal,
                             bool *unknown) {
     *unknown = false;
     for (size_t i = 0; i < count && !*unknown; i++) {
         const wire_op *op = &p->request->ops[at + i];
-        bool known = true;
-        if (op->resolves.len == 0) {
-            continue;
-        }
-        const schema_table *t = schema_find(p->scope->c.schema, op->entity_type);
+        slice id = {0};
+        const schema_table *t =
+            op->resolves.len ? schema_find(p->scope->c.schema, op->entity_type) : NULL;
         if (!t) {
-            continue; /* refused by decide */
+            continue; /* nothing to look for, or refused by decide */
         }
-        godwit_status status = store_conflict_known(p->scope->st, p->scope->c.scope, op->resolves,
-                                                    t->name, op->entity_id, &known);
+        godwit_status status = resolves_known(p, op, t, &id);
         if (status != GODWIT_OK) {
             return status;
         }
-        if (!known) {
+        if (id.ptr) {
             const char *detail =
                 arena_printf(p->scope->a, "%s names no conflict about this row: %.*s",
-                             op->reverts ? "reverts" : "resolves", SLICE_ARG(op->resolves));
+                             op->reverts ? "reverts" : "resolves", SLICE_ARG(id));
             *refusal = (decide_refusal){
                 .code = CODE_VALIDATION, .detail = slice_of(detail), .op_index = i};
             *unknown = true;

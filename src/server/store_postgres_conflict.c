@@ -155,8 +155,10 @@ godwit_status pg_conflicts_save(store *st) {
             status = add_record(&l, group, &commit->conflicts[i]);
         }
         for (size_t i = 0; status == GODWIT_OK && i < commit->result_count; i++) {
-            if (group->ops[i].resolves.len && had_effect(&commit->results[i])) {
-                status = resolve(&l, group, group->ops[i].resolves, group->ops[i].reverts);
+            slice rest = had_effect(&commit->results[i]) ? group->ops[i].resolves : (slice){0};
+            for (slice id = wire_resolves_next(&rest); status == GODWIT_OK && id.ptr;
+                 id = wire_resolves_next(&rest)) {
+                status = resolve(&l, group, id, group->ops[i].reverts);
             }
         }
     }

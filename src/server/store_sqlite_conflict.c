@@ -143,8 +143,10 @@ godwit_status sqlite_conflicts_save(store *st, const decide_context *c, const st
         status = add_record(&l, &commit->conflicts[i]);
     }
     for (size_t i = 0; status == GODWIT_OK && i < commit->result_count; i++) {
-        if (ops[i].resolves.len && had_effect(&commit->results[i])) {
-            status = resolve(&l, ops[i].resolves, ops[i].reverts);
+        slice rest = had_effect(&commit->results[i]) ? ops[i].resolves : (slice){0};
+        for (slice id = wire_resolves_next(&rest); status == GODWIT_OK && id.ptr;
+             id = wire_resolves_next(&rest)) {
+            status = resolve(&l, id, ops[i].reverts);
         }
     }
     return status;

@@ -2,6 +2,8 @@
  * choices, what is captured and sent for them. */
 #include "sync_kit.h"
 
+#include "client/count.h"
+
 typedef struct {
     world w;
     device *a, *b, *c;
@@ -340,6 +342,70 @@ static void older_databases_are_brought_up(void **state) {
     world_deinit(&f.w);
 }
 
+/* ---- What met two conflicts ---- */
+
+/* Both columns of b's operation meet one, and it is made again, edited or given up by `how`. */
+static void two_conflicts(fixture *f, const char *how) {
+    char letter[40];
+    memset(f, 0, sizeof *f);
+    f->w.random = 88172645463325252u;
+    kit_init(&f->w.server, WORLD_SCHEMA, "[table pins]\npolicy = manual\n");
+    f->a = world_field_device(&f->w);
+    f->b = world_field_device(&f->w);
+    f->c = world_field_device(&f->w);
+    device_exec(f->a, "INSERT INTO pins(id, title, note) VALUES ('p', 'old', 'old')");
+    device_sync(f->a);
+    device_sync(f->b);
+    device_exec(f->a, "UPDATE pins SET title = 'from a', note = 'from a' WHERE id = 'p'");
+    device_exec(f->b, "UPDATE pins SET title = 'from b', note = 'from b' WHERE id = 'p'");
+    sync_all(f);
+    assert_everywhere(f, "from a", "open,open");
+    assert_int_equal(device_int(f->b, "SELECT count(*) FROM godwit_dead_letters"), 1);
+    (void)snprintf(letter, sizeof letter, "%s",
+                   device_text(f->b, "SELECT id FROM godwit_dead_letters"));
+    device_check(f->b, *how == 'r'   ? godwit_retry(f->b->g, letter, NULL)
+                       : *how == 'e' ? godwit_edit(f->b->g, letter, "{\"title\":\"edited\"}", NULL)
+                                     : godwit_discard(f->b->g, letter, "not needed"));
+    sync_all(f);
+    device *all[] = {f->a, f->b, f->c};
+    for (size_t i = 0; i < COUNT_OF(all); i++) {
+        int64_t wrong = 0;
+        char what[120] = "";
+        assert_int_equal(device_int(all[i], "SELECT count(*) FROM godwit_dead_letters"), 0);
+        device_check(all[i], count_check(all[i]->g, &wrong, what, sizeof what));
+        assert_string_equal(what, "");
+    }
+}
+
+static void a_retry_closes_both(void **state) {
+    (void)state;
+    fixture f;
+    two_conflicts(&f, "retry");
+    assert_everywhere(&f, "from b", "resolved,resolved");
+    assert_string_equal(device_text(f.c, "SELECT note FROM pins"), "from b");
+    world_deinit(&f.w);
+}
+
+static void an_edit_closes_both(void **state) {
+    (void)state;
+    fixture f;
+    two_conflicts(&f, "edit");
+    assert_everywhere(&f, "edited", "resolved,resolved");
+    assert_string_equal(device_text(f.c, "SELECT note FROM pins"), "from a");
+    world_deinit(&f.w);
+}
+
+static void what_is_given_up_closes_both(void **state) {
+    (void)state;
+    fixture f;
+    two_conflicts(&f, "discard");
+    assert_everywhere(&f, "from a", "resolved,resolved");
+    assert_string_equal(device_text(f.b, "SELECT outcome || resolution || reason FROM"
+                                         " godwit_receipts WHERE resolution IS NOT NULL"),
+                        "conflictdiscardednot needed");
+    world_deinit(&f.w);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_device_has_the_record),
@@ -354,6 +420,9 @@ int main(void) {
         cmocka_unit_test(the_same_id_in_two_scopes),
         cmocka_unit_test(a_snapshot_ends_what_is_no_longer_open),
         cmocka_unit_test(older_databases_are_brought_up),
+        cmocka_unit_test(a_retry_closes_both),
+        cmocka_unit_test(an_edit_closes_both),
+        cmocka_unit_test(what_is_given_up_closes_both),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -399,7 +399,7 @@ static void operations_say_what_they_decide(void **state) {
     kit_ops(ops);
     ops[0].resolves = SLICE("c-1");
     ops[0].schema = 7;
-    ops[2].resolves = SLICE("c-2");
+    ops[2].resolves = SLICE("c-2 c-4");
     ops[2].reverts = true;
     ops[2].lineage = SLICE("another");
     kit_key(&ops[2], KIT_SCOPE);
@@ -417,7 +417,7 @@ static void operations_say_what_they_decide(void **state) {
     }
     assert_slice(r.ops[0].resolves, "c-1");
     assert_true(!r.ops[0].reverts && r.ops[0].schema == 7);
-    assert_slice(r.ops[2].resolves, "c-2");
+    assert_slice(r.ops[2].resolves, "c-2 c-4");
     assert_true(r.ops[2].reverts);
     assert_slice(r.ops[2].lineage, "another");
     assert_int_equal(r.ops[3].resolves.len, 0);

@@ -193,6 +193,31 @@ static void a_decision_about_another_history(void **state) {
     kit_deinit(&f.k);
 }
 
+/* What met two conflicts is made again: both are closed, in one commit that tells everybody. */
+static void one_operation_decides_several(void **state) {
+    (void)state;
+    fixture f;
+    open_conflict(&f);
+    const char *one = kit_conflict(&f.k, "c-3-0"), *two = kit_conflict(&f.k, "c-3-1");
+    wire_op op = resolving(&f, &f.b, "{\"title\":\"x\"}", "c-3-0");
+    op.resolves = slice_of(arena_printf(&f.k.a, "%s c-9-9 %s", one, two));
+    assert_text(kit_push(&f.k, &f.b, &op, 1), "results.0.error.detail",
+                "resolves names no conflict about this row: c-9-9");
+    assert_string_equal(kit_sql(&f.k, "SELECT count(*) FROM godwit_conflict WHERE state ="
+                                      " 'resolved'"),
+                        "0");
+    op = resolving(&f, &f.b, "{\"title\":\"b\",\"note\":\"c\"}", "c-3-0");
+    op.resolves = slice_of(arena_printf(&f.k.a, "%s %s", one, two));
+    assert_text(kit_push(&f.k, &f.b, &op, 1), "results.0.outcome", "applied");
+    kit_answer feed = kit_changes(&f.k, "field", (slice){0}, "", "");
+    assert_int_equal(kit_count(&feed, "commits.3.changes"), 3);
+    assert_text(feed, "commits.3.changes.1.entityId", one);
+    assert_text(feed, "commits.3.changes.2.entityId", two);
+    assert_text(feed, "commits.3.changes.2.columns.state", "resolved");
+    assert_string_equal(in_snapshot(&f.k, "100"), "");
+    kit_deinit(&f.k);
+}
+
 /* Held as a whole because its base is of another history, and the row is unknown here. */
 static void a_row_that_is_not_there(void **state) {
     (void)state;
@@ -416,6 +441,7 @@ int main(void) {
         cmocka_unit_test(an_operation_resolves),
         cmocka_unit_test(unknown_conflicts_are_refused),
         cmocka_unit_test(a_decision_about_another_history),
+        cmocka_unit_test(one_operation_decides_several),
         cmocka_unit_test(a_row_that_is_not_there),
         cmocka_unit_test(snapshots_bring_the_open_ones),
         cmocka_unit_test(a_family_comes_back_together),

@@ -117,7 +117,7 @@ static void the_requirements_body_works_as_it_stands(void **state) {
               "\"idempotencyKey\":\"k2\",\"payload\":\"{\\\"title\\\":\\\"B\\\"}\",\"baseSeq\":7,"
               "\"dependsOn\":[\"1\"],\"resolves\":\"c-1\"},"
               "{\"id\":\"3\",\"operation\":\"delete\",\"entityType\":\"pin\",\"entityId\":\"p1\","
-              "\"idempotencyKey\":\"k3\",\"dependsOn\":\"2\"},"
+              "\"idempotencyKey\":\"k3\",\"dependsOn\":\"2\",\"reverts\":[\"c-1\",\"c-2\"]},"
               "{\"id\":\"4\",\"operation\":\"merge\",\"entityType\":\"pin\",\"entityId\":\"p1\","
               "\"idempotencyKey\":\"k4\",\"payload\":{}},"
               "{\"id\":\"5\",\"operation\":\"void\",\"entityType\":\"pin\",\"entityId\":\"p1\","
@@ -141,6 +141,8 @@ static void the_requirements_body_works_as_it_stands(void **state) {
     assert_slice(r.ops[2].payload, "{}");
     assert_int_equal(r.ops[2].kind, OP_DELETE);
     assert_slice(r.ops[2].depends_ids[0], "2");
+    assert_slice(r.ops[2].resolves, "c-1 c-2");
+    assert_true(r.ops[2].reverts);
     /* An unknown name is that operation's own outcome, not the request's. */
     assert_int_equal(r.ops[3].kind, OP_NONE);
     assert_int_equal(r.ops[4].kind, OP_NONE);

@@ -184,6 +184,9 @@ static void a_body_without_a_stream_is_refused_by_name(void **state) {
         {"\"dependsOn\":[\"1\"]", "\"dependsOn\":[\"9\"]", BAD, "dependsOn must name earlier"},
         {"\"dependsOn\":[\"1\"]", "\"dependsOn\":[1]", BAD, "dependsOn must be a list of ids"},
         {"\"resolves\":\"c-1\"", "\"resolves\":1", BAD, "resolves must be a text"},
+        {"\"resolves\":\"c-1\"", "\"resolves\":[]", BAD, "resolves must be an id or a list"},
+        {"\"resolves\":\"c-1\"", "\"resolves\":[7]", BAD, "resolves must be an id or a list"},
+        {"\"resolves\":\"c-1\"", "\"resolves\":[\"a b\"]", BAD, "resolves must be an id or a list"},
         {"\"deviceId\":\"d\"", "\"deviceId\":\"$\"", BAD, "deviceId must be"},
         {"\"deviceId\":\"d\"", "\"deviceId\":\"d\",\"operations\":[]", BAD, "duplicate key"},
     };
