@@ -304,6 +304,7 @@ static const char *class_of(round_problem kind) {
         return "busy";
     case PROBLEM_UNAUTHENTICATED:
     case PROBLEM_FORBIDDEN:
+    case PROBLEM_READ_ONLY:
         return "auth";
     case PROBLEM_DEVICE_UNKNOWN:
     case PROBLEM_IDENTITY:

@@ -189,6 +189,7 @@ static godwit_status load_round(godwit *g, pump *p) {
         status = client_meta_text(g, &a, key, &text);
     }
     p->round.failures = failures > 0 && failures < 1000 ? (int)failures : 0;
+    p->round_kept = text.ptr != NULL;
     if (text.ptr) {
         char *rest = NULL;
         long max_ops = strtol(text.ptr, &rest, 10);
@@ -237,40 +238,14 @@ static godwit_status send(godwit *g, pump *p, round_phase phase, int max_ops) {
     return status;
 }
 
-static godwit_status forget_failures(godwit *g, const pump *p) {
-    int64_t failures = 0;
-    char key[160];
-    snprintf(key, sizeof key, "round:" SLICE_FMT, SLICE_ARG(p->request.scope));
-    godwit_status status = client_meta_int(g, "failures", 0, &failures);
-    if (status != GODWIT_OK || failures == 0) {
-        return status;
-    }
-    status = db_begin(&g->db);
-    if (status != GODWIT_OK) {
-        return status;
-    }
-    status = client_meta_set_int(g, "failures", 0);
-    if (status == GODWIT_OK) {
-        status = client_meta_set_int(g, "next_attempt_ms", 0);
-    }
-    if (status == GODWIT_OK) {
-        status = client_meta_set(g, key, (slice){0});
-    }
-    if (status == GODWIT_OK) {
-        status = client_meta_set(g, "last_error", (slice){0});
-    }
-    if (status == GODWIT_OK) {
-        status = db_commit(&g->db);
-    }
-    if (status != GODWIT_OK) {
-        db_rollback(&g->db);
-    }
-    return status;
-}
-
-/* The scope is through, or has to stop: note the first reason and go to the next. */
+/* The scope is through, or has to stop: note the first reason and go to the next. What it could not
+ * push does not make the pass a failure. */
 static void leave_scope(godwit *g, pump *p, godwit_status status) {
-    if (status != GODWIT_OK && p->failure == GODWIT_OK) {
+    if (p->round.read_only && status == GODWIT_FORBIDDEN) {
+        snprintf(p->unpushed, sizeof p->unpushed,
+                 "scope " SLICE_FMT " may only be read: what was changed in it waits",
+                 SLICE_ARG(p->request.scope));
+    } else if (status != GODWIT_OK && p->failure == GODWIT_OK) {
         p->failure = status;
         snprintf(p->reason, sizeof p->reason, "%s", g->message);
     }
@@ -278,42 +253,18 @@ static void leave_scope(godwit *g, pump *p, godwit_status status) {
     p->round.phase = ROUND_IDLE;
 }
 
-/* Both sides agree: notes when, and what it took. */
-static godwit_status note_success(godwit *g, pump *p) {
-    godwit_status status = db_begin(&g->db);
-    if (status != GODWIT_OK) {
-        return status;
-    }
-    status = client_meta_set_int(g, "last_sync_ms", client_wall_ms(g));
-    if (status == GODWIT_OK) {
-        status = count_add(g, "requests", p->requests);
-    }
-    if (status == GODWIT_OK) {
-        status = count_add(g, "bytes:sent", p->sent_bytes);
-    }
-    if (status == GODWIT_OK) {
-        status = count_add(g, "bytes:received", p->received_bytes);
-    }
-    if (status == GODWIT_OK) {
-        status = db_commit(&g->db);
-    }
-    if (status != GODWIT_OK) {
-        db_rollback(&g->db);
-        return status;
-    }
-    p->requests = p->sent_bytes = p->received_bytes = 0;
-    return GODWIT_OK;
-}
-
 static godwit_status finish_pass(godwit *g, pump *p) {
     godwit_status status = p->failure;
     if (status == GODWIT_OK) {
-        status = note_success(g, p);
+        status = pump_note_success(g, p);
         if (status == GODWIT_OK) {
             status = repair_lost_bases(g);
         }
         if (status == GODWIT_OK) {
             status = client_tidy(g);
+        }
+        if (status == GODWIT_OK && p->unpushed[0]) {
+            status = client_fail(g, GODWIT_FORBIDDEN, "%s", p->unpushed);
         }
     } else {
         status = client_fail(g, p->failure, "%s", p->reason);
@@ -325,6 +276,7 @@ static godwit_status finish_pass(godwit *g, pump *p) {
 static godwit_status begin_pass(godwit *g, pump *p) {
     int64_t migrating = 0;
     p->failure = GODWIT_OK;
+    p->unpushed[0] = '\0';
     p->wait_until_ms = 0;
     godwit_status status = client_meta_int(g, "migrating", 0, &migrating);
     if (status == GODWIT_OK && migrating) {
@@ -522,6 +474,7 @@ static godwit_status take_failure(godwit *g, pump *p, int http, const problem *f
     if (stored != GODWIT_OK) {
         return stored;
     }
+    p->round_kept = true;
     if (action.kind == ROUND_WAIT) {
         pump_abandon(g, p);
         return GODWIT_OK;
@@ -565,7 +518,7 @@ static godwit_status take_answer(godwit *g, pump *p, const godwit_http_answer *a
         kind = round_problem_of(answer->status, found.type);
     }
     if (good && kind == PROBLEM_NONE) {
-        status = forget_failures(g, p);
+        status = p->round.read_only ? GODWIT_OK : pump_forget_failures(g, p);
         p->request.phase = ROUND_IDLE;
         if (status == GODWIT_OK) {
             status = seal_all(g);

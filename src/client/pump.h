@@ -34,8 +34,10 @@ typedef struct pump {
     size_t scope_count, scope_at;
     bool active; /* a pass is under way */
     round_state round;
+    bool round_kept; /* something of it is stored for the next round */
     godwit_status failure; /* first scope that stopped, and why */
     char reason[512];
+    char unpushed[256]; /* about a scope that may only be read; empty = none */
     pump_request request;
     int64_t last_id;
     int64_t wait_until_ms; /* wall; 0 = none */
@@ -57,6 +59,9 @@ pump_kind pump_step(godwit *g, pump *p, godwit_status *status);
 /* Takes the answer to p->request. */
 godwit_status pump_answer(godwit *g, pump *p, const godwit_http_answer *answer) MUST_USE;
 void pump_abandon(godwit *g, pump *p); /* the pass, not the queue */
+/* pump_note.c: what went wrong is over; both sides agree, and what it took. */
+godwit_status pump_forget_failures(godwit *g, pump *p) MUST_USE;
+godwit_status pump_note_success(godwit *g, pump *p) MUST_USE;
 /* Closes the connections that are kept; between requests only. */
 void pump_disconnect(godwit *g);
 

@@ -410,7 +410,7 @@ static godwit_status build_push(push_builder *b) {
     b->head.wall_ms = now_ms;
     b->head.report = slice_of(report);
     b->head.placed = true;
-    bool any = first_lsn != INT64_MAX && next_seq - 1 > b->head.acked_seq;
+    bool any = b->max_ops > 0 && first_lsn != INT64_MAX && next_seq - 1 > b->head.acked_seq;
     /* one group alone goes without the feed: if the answer can't be understood, it is this group's
      */
     b->p->request.push_only = any && b->max_ops == 1;

@@ -5,7 +5,8 @@
  * failed POISON_LIMIT times: quarantine it 401                 once more (the driver reads its
  * token anew for each request), then stop device-unknown      register once more, then stop 410
  * snapshot; a third one in the same round waits first identity            reconcile, then go on; a
- * fourth time in the same round waits first 403, schema, 426: stop, for a person
+ * fourth time in the same round waits first 403, schema, 426: stop, for a person scope-read-only
+ * pull to the head without pushing, then stop; the next round asks with one group alone
  *
  * All counters are the caller's to persist; nothing here remembers a request. */
 #include "core/round.h"
@@ -35,7 +36,7 @@ static round_action send(round_state *r, round_phase phase) {
         break;
     case ROUND_SYNC:
         action.kind = ROUND_SEND_SYNC;
-        action.max_ops = r->max_ops;
+        action.max_ops = r->read_only ? 0 : r->max_ops;
         break;
     case ROUND_IDLE:
     case ROUND_DONE:
@@ -65,6 +66,7 @@ static round_action start(round_state *r, const round_event *e) {
     r->registered_now = false;
     r->bootstraps = 0;
     r->forks = 0;
+    r->read_only = false;
     if (!e->registered) {
         return send(r, ROUND_REGISTER);
     }
@@ -77,7 +79,7 @@ static round_action start(round_state *r, const round_event *e) {
 static round_action succeeded(round_state *r, const round_event *e) {
     r->failures = 0;
     r->token_refreshed = false;
-    if (r->phase == ROUND_SYNC) {
+    if (r->phase == ROUND_SYNC && !r->read_only) {
         /* By doubling: after a bad group was found by halving, the next one is near its old place.
          */
         r->max_ops = r->max_ops > PUSH_FILL_OPS / 2 ? PUSH_FILL_OPS : r->max_ops * 2;
@@ -94,8 +96,11 @@ static round_action succeeded(round_state *r, const round_event *e) {
     if (e->bootstrapping && (r->phase != ROUND_SNAPSHOT || e->more)) {
         return send(r, ROUND_SNAPSHOT);
     }
-    if (r->phase != ROUND_SYNC || e->sendable || e->more) {
+    if (r->phase != ROUND_SYNC || (e->sendable && !r->read_only) || e->more) {
         return send(r, ROUND_SYNC);
+    }
+    if (r->read_only) {
+        return stop(r, ROUND_STOP, GODWIT_FORBIDDEN);
     }
     r->phase = ROUND_DONE;
     return (round_action){.kind = ROUND_FINISH, .status = GODWIT_OK};
@@ -131,7 +136,16 @@ static round_action failed(round_state *r, const round_event *e) {
         }
         r->token_refreshed = true;
         return send(r, r->phase);
+    case PROBLEM_READ_ONLY:
+        if (r->phase == ROUND_SYNC && !e->pull_only) {
+            r->read_only = true;
+            r->max_ops = 1;
+            return send(r, ROUND_SYNC);
+        }
+        r->read_only = false; /* may not even be read */
+        return stop(r, ROUND_STOP, GODWIT_FORBIDDEN);
     case PROBLEM_FORBIDDEN:
+        r->read_only = false;
         return stop(r, ROUND_STOP, GODWIT_FORBIDDEN);
     case PROBLEM_DEVICE_UNKNOWN:
         if (r->registered_now || r->phase == ROUND_REGISTER) {
@@ -189,7 +203,7 @@ static round_problem problem_of_type(slice type) {
         {"unauthenticated", PROBLEM_UNAUTHENTICATED},
         {"scope-forbidden", PROBLEM_FORBIDDEN},
         {"scope-revoked", PROBLEM_FORBIDDEN},
-        {"scope-read-only", PROBLEM_FORBIDDEN},
+        {"scope-read-only", PROBLEM_READ_ONLY},
         {"device-revoked", PROBLEM_FORBIDDEN},
         {"device-unknown", PROBLEM_DEVICE_UNKNOWN},
         {"device-forked", PROBLEM_IDENTITY},

@@ -37,7 +37,8 @@ typedef enum {
     PROBLEM_TRANSPORT,
     PROBLEM_BUSY,
     PROBLEM_UNAUTHENTICATED,
-    PROBLEM_FORBIDDEN,      /* scope-forbidden, -revoked, -read-only, device-revoked: park */
+    PROBLEM_FORBIDDEN,      /* scope-forbidden, -revoked, device-revoked: stop */
+    PROBLEM_READ_ONLY,      /* scope-read-only, of a push: pull without it */
     PROBLEM_DEVICE_UNKNOWN, /* register, retry */
     PROBLEM_IDENTITY,       /* device-forked, sequence-gap, history-regressed, device-retired; or the
                                client itself found another history in an answer */
@@ -77,7 +78,7 @@ typedef enum {
 
 typedef struct {
     round_action_kind kind;
-    int max_ops;            /* for SEND_SYNC: 1 = one group alone */
+    int max_ops;            /* for SEND_SYNC: 1 = one group alone, 0 = none */
     int64_t delay_ms;
     godwit_status status;   /* for WAIT and STOP */
 } round_action;
@@ -93,6 +94,7 @@ typedef struct {
     bool registered_now;    /* a device-unknown answer re-registers once, not for ever */
     int bootstraps;         /* 410 answers in this round */
     int forks;              /* other histories found in this round */
+    bool read_only;         /* nothing is pushed any more in this round, which ends in STOP */
 } round_state;
 
 void round_init(round_state *r);

@@ -222,6 +222,29 @@ static void what_needs_a_person_stops(void **state) {
     }
 }
 
+static void a_scope_that_may_only_be_read(void **state) {
+    (void)state;
+    round_state r;
+    round_init(&r);
+    assert_sync(starts(&r, true, false), PUSH_FILL_OPS);
+    assert_sync(fails(&r, PROBLEM_READ_ONLY), 0);
+    assert_sync(ok(&r, true, true), 0); /* more pages, and operations that wait */
+    assert_end(ok(&r, true, false), ROUND_STOP, GODWIT_FORBIDDEN);
+    assert_true(r.read_only);
+    /* the next round asks again, with little */
+    assert_sync(starts(&r, true, false), 1);
+    assert_sync(fails(&r, PROBLEM_READ_ONLY), 0);
+    assert_end(fails(&r, PROBLEM_FORBIDDEN), ROUND_STOP, GODWIT_FORBIDDEN);
+    assert_false(r.read_only);
+    round_event pull = {.kind = ROUND_EVENT_PROBLEM,
+                        .problem = PROBLEM_READ_ONLY,
+                        .pull_only = true,
+                        .retry_after_ms = -1};
+    assert_sync(starts(&r, true, false), 1);
+    assert_end(round_step(&r, &pull), ROUND_STOP, GODWIT_FORBIDDEN);
+    assert_false(r.read_only);
+}
+
 static round_action compares(round_state *r, bool registered, bool more) {
     round_event e = {.kind = ROUND_EVENT_OK,
                      .registered = registered,
@@ -327,7 +350,7 @@ static void problems_have_their_case(void **state) {
         {401, "unauthenticated", PROBLEM_UNAUTHENTICATED},
         {401, "", PROBLEM_UNAUTHENTICATED},
         {403, "scope-revoked", PROBLEM_FORBIDDEN},
-        {403, "scope-read-only", PROBLEM_FORBIDDEN},
+        {403, "scope-read-only", PROBLEM_READ_ONLY},
         {403, "", PROBLEM_FORBIDDEN},
         {404, "", PROBLEM_UNSUPPORTED},
         {409, "device-forked", PROBLEM_IDENTITY},
@@ -410,6 +433,7 @@ int main(void) {
         cmocka_unit_test(failures_of_a_comparison),
         cmocka_unit_test(problems_have_their_case),
         cmocka_unit_test(no_conversation_runs_hot),
+        cmocka_unit_test(a_scope_that_may_only_be_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
