@@ -313,7 +313,8 @@ static godwit_status prepare_ops(push_builder *b, int64_t first_lsn) {
         status = db_bind_int(d, b->ops, 4, b->head.acked_seq);
     }
     if (status == GODWIT_OK) {
-        status = db_int(d, &deps, "SELECT EXISTS (SELECT 1 FROM godwit_dep)", "");
+        status = db_int(d, &deps, "SELECT EXISTS (SELECT 1 FROM godwit_dep WHERE lsn >= ?1)", "i",
+                        first_lsn);
     }
     if (status == GODWIT_OK && deps) {
         status = db_prepare(

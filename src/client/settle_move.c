@@ -69,9 +69,8 @@ static godwit_status write_move(settle *s, const own_event *e, op_state state, s
 
 godwit_status settle_move_ops(settle *s) {
     char at[32];
-    int64_t deps = 0;
     int64_t moved[OP_STATE_COUNT] = {0};
-    godwit_status status = db_int(s->d, &deps, "SELECT EXISTS (SELECT 1 FROM godwit_dep)", "");
+    godwit_status status = GODWIT_OK;
     wire_time_write(s->now_ms, at);
     for (size_t i = 0; i < s->event_count && status == GODWIT_OK; i++) {
         const own_event *e = &s->events[i];
@@ -86,10 +85,6 @@ godwit_status settle_move_ops(settle *s) {
         moved[state]++;
         status = refusal && !e->hollow ? write_refusal(s, e, state, slice_of(at))
                                        : write_move(s, e, state, slice_of(at));
-        /* of a refused one they are kept: they say what goes with it when it is made again */
-        if (status == GODWIT_OK && deps && state == OP_RETIRED) {
-            status = db_run(s->d, "DELETE FROM godwit_dep WHERE lsn = ?1", "i", e->lsn);
-        }
         /* what an own REPLACE overwrote is known to nobody here; while it stands, the row shows it
          */
         const touched *row = e->row;

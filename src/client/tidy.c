@@ -10,6 +10,9 @@
  * would otherwise delete what was acknowledged yesterday, and with it what a server restored from
  * a backup gets back. So the archive is kept for that many days on which the device synced.
  *
+ * There are NOTES_MAX notes at most. Where the archive is kept for more days than that, those that
+ * lie closest to each other give way, and it goes in larger steps.
+ *
  * The newest note that is old enough says what may go. What waits for a person stays, and of each
  * identity the operation the server saw last, whose key tells histories apart.
  *
@@ -71,6 +74,18 @@ static godwit_status settled_lsn(godwit *g, int64_t *out) {
                   "");
 }
 
+/* Takes out the note whose neighbours are closest: the oldest would never grow old enough, and
+ * nothing would go. */
+static void thin_out(note *notes, size_t count) {
+    size_t out = 1;
+    for (size_t i = 2; i + 1 < count; i++) {
+        if (notes[i + 1].at_ms - notes[i - 1].at_ms < notes[out + 1].at_ms - notes[out - 1].at_ms) {
+            out = i;
+        }
+    }
+    memmove(notes + out, notes + out + 1, (count - out - 1) * sizeof *notes);
+}
+
 /* Adds today's note, drops those that are behind the one that counts. *lsn: what may go. */
 static godwit_status keep_notes(godwit *g, int64_t now_ms, int64_t keep_ms, int64_t *lsn) {
     note notes[NOTES_MAX + 1];
@@ -99,7 +114,10 @@ static godwit_status keep_notes(godwit *g, int64_t now_ms, int64_t keep_ms, int6
             first = i;
         }
     }
-    first = count - first > NOTES_MAX ? count - NOTES_MAX : first;
+    if (count - first > NOTES_MAX) {
+        thin_out(notes + first, count - first);
+        count--;
+    }
     if (status == GODWIT_OK && (due || first > 0)) {
         status = write_notes(g, notes + first, count - first);
     }
@@ -121,6 +139,10 @@ static godwit_status forget_operations(godwit *g, int64_t lsn) {
                " FROM godwit_op AS p WHERE p.lsn IN " DONE " AND p.outcome IS NOT NULL AND NOT"
                " EXISTS (SELECT 1 FROM godwit_outcome AS x WHERE x.lsn = p.lsn)",
                "ii", lsn, (int64_t)CHUNK_ROWS);
+    if (status == GODWIT_OK) { /* as long as an operation could be sent again, so could they */
+        status = db_run(&g->db, "DELETE FROM godwit_dep WHERE lsn IN " DONE, "ii", lsn,
+                        (int64_t)CHUNK_ROWS);
+    }
     return status == GODWIT_OK ? db_run(&g->db, "DELETE FROM godwit_op WHERE lsn IN " DONE, "ii",
                                         lsn, (int64_t)CHUNK_ROWS)
                                : status;
@@ -140,8 +162,8 @@ static const char old_outcomes[] =
     " (SELECT 1 FROM godwit_outcome AS y JOIN godwit_op AS n ON " RESOLVER " WHERE y.lsn "
     "="
     " x.lsn) AND NOT EXISTS (SELECT 1 FROM godwit_identity AS i WHERE i.scope = o.scope AND"
-    " i.device_id = o.device_id AND i.acked_seq = o.sequence_number) AND NOT EXISTS (SELECT 1 FROM"
-    " godwit_dep AS d WHERE d.depends_on = x.lsn) ORDER BY x.lsn LIMIT ?2";
+    " i.device_id = o.device_id AND i.acked_seq = o.sequence_number) AND x.lsn NOT IN (SELECT"
+    " depends_on FROM godwit_dep) ORDER BY x.lsn LIMIT ?2";
 
 typedef struct {
     int64_t lsn;

@@ -102,6 +102,56 @@ static void test_a_clock_put_right(void **state) {
     world_close(&w);
 }
 
+#define FAMILY                                                                                     \
+    "CREATE TABLE pins(id TEXT PRIMARY KEY, title TEXT, note TEXT, n INTEGER, slug TEXT UNIQUE);"  \
+    "CREATE TABLE forms(id TEXT PRIMARY KEY, pin_id TEXT REFERENCES pins(id));"
+
+static godwit *family_device(world *w, int i) {
+    char token[200];
+    godwit *g = open_device(w, i);
+    godwit_settings settings = {
+        .url = "http://127.0.0.1:1", .scope = "s", .token = loopback_token("ana", token)};
+    run(g, FAMILY);
+    must(g, godwit_init(g, &settings), "init");
+    must(g, godwit_track(g, "pins", NULL), "track");
+    must(g, godwit_track(g, "forms", NULL), "track");
+    return g;
+}
+
+/* What comes back out of the archive still knows what it depends on: it goes with it when that is
+ * refused now, and comes along when that is made again. */
+static void test_dependencies_come_back(void **state) {
+    (void)state;
+    world w = {0};
+    char saved[400];
+    loopback_open(&w.l, FAMILY);
+    godwit *a = family_device(&w, 0), *b = family_device(&w, 1);
+    settle_all(&w);
+    path_of(&w, "saved", 7, saved);
+    loopback_save(&w.l, saved);
+    run(a, "INSERT INTO pins(id, slug) VALUES ('p', 's'); INSERT INTO forms VALUES ('f', 'p')");
+    settle(&w, 0);
+    settle(&w, 0);
+    assert_int_equal(number(a, "SELECT count(*) FROM godwit_op WHERE state = 'retired'"), 2);
+    loopback_put_back(&w.l, saved);
+    run(b, "INSERT INTO pins(id, slug) VALUES ('q', 's')");
+    settle(&w, 1);
+    settle_all(&w);
+    assert_int_equal(number(a, "SELECT count(*) FROM godwit_dead_letters WHERE entity_id = 'p' AND"
+                               " code = 'unique-violation'"),
+                     1);
+    assert_int_equal(number(a, "SELECT count(*) FROM godwit_dead_letters WHERE entity_id = 'f' AND"
+                               " code = 'dependency-failed'"),
+                     1);
+    run(b, "UPDATE pins SET slug = 'other'");
+    settle_all(&w);
+    must(a, godwit_repair_many(a, NULL, 0, NULL, NULL), "retry");
+    settle_all(&w);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM pins, forms"), 2);
+    assert_int_equal(number(b, "SELECT count(*) FROM forms"), 1);
+    world_close(&w);
+}
+
 /* Both devices edit the column while neither sees the other: commits 2 and 3, of which the second
  * opens a record. */
 static void meet(world *w, int one, int two, const char *sql) {
@@ -295,6 +345,7 @@ int main(void) {
         cmocka_unit_test(test_a_backup_older_than_the_archive),
         cmocka_unit_test(test_a_clock_put_right),
         cmocka_unit_test(test_a_decision_about_a_lost_conflict),
+        cmocka_unit_test(test_dependencies_come_back),
         cmocka_unit_test(test_a_migration_after_the_restore),
         cmocka_unit_test(test_a_forgotten_ledger),
         cmocka_unit_test(test_a_snapshot_of_another_history),
