@@ -223,9 +223,6 @@ static void refuse_forced(decide_work *w, const wire_op *ops, const decide_refus
 /* Everything up to the rows: refusals that need no merge, then the merge. */
 static void decide_rows_of_group(decide_work *w, const wire_op *ops, bool some_known,
                                  bool dep_failed, const decide_refusal *forced) {
-    for (size_t i = 0; i < w->count; i++) {
-        w->inputs[i].op = &ops[i];
-    }
     if (forced) {
         refuse_forced(w, ops, forced);
         return;

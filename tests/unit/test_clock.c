@@ -357,6 +357,62 @@ static void entries_only_rise(void **state) {
     arena_deinit(&a);
 }
 
+/* What lies behind the last entry is none. */
+static void a_clock_ends_with_its_last_entry(void **state) {
+    (void)state;
+    clock_entry entries[] = {{SLICE("a"), 1}, {SLICE("b"), 2}};
+    vclock c = {.entries = entries, .count = 1, .cap = 2};
+    assert_int_equal(clock_get(&c, SLICE("a")), 1);
+    assert_int_equal(clock_get(&c, SLICE("b")), 0);
+}
+
+static void a_clock_that_was_read_grows(void **state) {
+    (void)state;
+    arena a;
+    arena_init(&a, NULL, 0);
+    vclock c;
+    check_ok(clock_parse(&a, SLICE("{\"a\":5}"), &c));
+    check_ok(clock_set(&a, &c, SLICE("b"), 6));
+    assert_true(slice_is(clock_text(&a, &c), "{\"$\":0,\"a\":5,\"b\":6}"));
+    arena_deinit(&a);
+}
+
+static int64_t at_five(void *context, slice device, int64_t version) {
+    (void)context;
+    (void)device;
+    (void)version;
+    return 5;
+}
+
+/* A floor covers what is at or below it, and nothing above. */
+static void a_floor_covers_its_own_position(void **state) {
+    (void)state;
+    clock_entry entry = {SLICE("a"), 1};
+    vclock c = {.entries = &entry, .count = 1, .cap = 1};
+    assert_int_equal(clock_compare(&c, &(vclock){.floor = 4}, at_five, NULL), CLOCK_CONCURRENT);
+    assert_int_equal(clock_compare(&c, &(vclock){.floor = 5}, at_five, NULL), CLOCK_BEFORE);
+    assert_int_equal(clock_compare(&c, &(vclock){.floor = 6}, at_five, NULL), CLOCK_BEFORE);
+}
+
+static void compaction_may_drop_the_first(void **state) {
+    (void)state;
+    arena a;
+    arena_init(&a, NULL, 0);
+    vclock c = {0};
+    int64_t positions[CLOCK_ENTRIES_MAX + 1];
+    for (int i = 0; i < CLOCK_ENTRIES_MAX + 1; i++) {
+        check_ok(clock_set(&a, &c, slice_of(NAMES[i]), 100 + i));
+        positions[i] = 1 + i;
+    }
+    clock_compact(&c, positions);
+    assert_int_equal(c.count, CLOCK_ENTRIES_MAX);
+    assert_int_equal(c.floor, 1);
+    assert_int_equal(clock_get(&c, slice_of(NAMES[0])), 0);
+    assert_int_equal(clock_get(&c, slice_of(NAMES[1])), 101);
+    assert_int_equal(positions[0], 2);
+    arena_deinit(&a);
+}
+
 static void corrected_time(void **state) {
     (void)state;
     assert_int_equal(clock_corrected_ms(100, 20, 1000, 0), 120);
@@ -364,6 +420,8 @@ static void corrected_time(void **state) {
     assert_int_equal(clock_corrected_ms(100, 20, 1000, 500), 500);  /* never back in a stream */
     assert_int_equal(clock_corrected_ms(INT64_MAX, INT64_MAX, 1000, 0), 1000);
     assert_int_equal(clock_corrected_ms(INT64_MIN, INT64_MIN, 1000, -5), -5);
+    assert_int_equal(clock_corrected_ms(INT64_MAX, 1, 1000, 0), 1000);
+    assert_int_equal(clock_corrected_ms(INT64_MIN, -1, 1000, -5), -5);
     assert_int_equal(clock_skew_ms(1000, 400), 600);
     assert_int_equal(clock_skew_ms(1000, 0), 0);
     assert_int_equal(clock_skew_ms(1000, INT64_MIN), INT64_MAX);
@@ -380,6 +438,10 @@ int main(void) {
         cmocka_unit_test(malformed_clocks_are_refused),
         cmocka_unit_test(names_of_orders),
         cmocka_unit_test(entries_only_rise),
+        cmocka_unit_test(a_clock_ends_with_its_last_entry),
+        cmocka_unit_test(a_clock_that_was_read_grows),
+        cmocka_unit_test(a_floor_covers_its_own_position),
+        cmocka_unit_test(compaction_may_drop_the_first),
         cmocka_unit_test(corrected_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

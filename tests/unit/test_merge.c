@@ -355,12 +355,53 @@ static void policies_of_one_column(void **state) {
     }
 }
 
+/* What lies behind the members of a unit is not of it. */
+static void a_unit_ends_with_its_last_member(void **state) {
+    (void)state;
+    value ours[] = {{.type = VALUE_INT, .u.i = 1}, {.type = VALUE_INT, .u.i = 2}};
+    value theirs[] = {{.type = VALUE_INT, .u.i = 1}, {.type = VALUE_INT, .u.i = 3}};
+    value old[] = {{.type = VALUE_INT, .u.i = 5}, {.type = VALUE_INT, .u.i = 5}};
+    bool known[] = {true, true};
+    merge_unit u = {
+        .newer = true, .ours = ours, .theirs = theirs, .old = old, .old_known = known, .count = 1};
+    assert_int_equal(merge_unit_decide(&u), MERGE_AGREE);
+    ours[0].u.i = 4;
+    old[0].u.i = 1;
+    assert_int_equal(merge_unit_decide(&u), MERGE_ABA);
+    u.count = 2;
+    assert_int_equal(merge_unit_decide(&u), MERGE_OURS);
+}
+
+/* The order of writes is strict: what is not later does not displace. */
+static void a_tie_of_everything_keeps_what_is_there(void **state) {
+    (void)state;
+    value ours = {.type = VALUE_INT, .u.i = 1}, theirs = {.type = VALUE_INT, .u.i = 2}, old = {0};
+    bool known = true;
+    merge_unit u = {.newer = true,
+                    .ours = &ours,
+                    .theirs = &theirs,
+                    .old = &old,
+                    .old_known = &known,
+                    .count = 1,
+                    .our_at_ms = 7,
+                    .their_at_ms = 7,
+                    .our_device = SLICE("a"),
+                    .their_device = SLICE("a"),
+                    .our_seq = 4,
+                    .their_seq = 4};
+    assert_int_equal(merge_unit_decide(&u), MERGE_THEIRS);
+    u.our_seq = 5;
+    assert_int_equal(merge_unit_decide(&u), MERGE_OURS);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_row_of_the_table),
         cmocka_unit_test(values_have_a_total_order),
         cmocka_unit_test(newer_is_by_number_and_stream),
         cmocka_unit_test(policies_of_one_column),
+        cmocka_unit_test(a_unit_ends_with_its_last_member),
+        cmocka_unit_test(a_tie_of_everything_keeps_what_is_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
