@@ -10,7 +10,9 @@
  * unseen, is in a record */
 #include "decide_kit.h"
 
-#define RUNS      2000
+#ifndef RUNS
+#define RUNS 2000 /* tools/mutate begins with fewer */
+#endif
 #define STEPS     24
 #define DEVICES   4
 #define GROUP_MAX 4
