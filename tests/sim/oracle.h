@@ -127,6 +127,7 @@ typedef struct {
     shown_row rows[ROWS_MAX];     /* by known_row index, as seen last */
     int64_t log_seen, op_seen;    /* lsn */
     bool behind, starting, fresh; /* the horizon; a snapshot is under way, has just come */
+    bool lived;                   /* it has shown a state of the server */
     int last_op;                  /* index + 1 of the operation it sealed last */
 } oracle_device;
 

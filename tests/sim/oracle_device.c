@@ -309,7 +309,11 @@ static bool base_rows(check *c, shown_row *rows) {
     query_done(q);
     const oracle_scope *s = &c->o->scopes[c->d->scope];
     count_position(c, row && live, seq);
-    if ((!live && seq > 0) || seq > s->head || (seq > 0 && s->salts[seq - 1] != salt)) {
+    c->d->know.lived |= live && seq > 0;
+    /* a snapshot of a server that has nothing begins at 0: until it is shown the rows are the
+     * former ones */
+    if ((!live && (seq > 0 || c->d->know.lived)) || seq > s->head ||
+        (seq > 0 && s->salts[seq - 1] != salt)) {
         return false;
     }
     for (int i = 0; i < c->o->row_count; i++) {
