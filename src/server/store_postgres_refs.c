@@ -40,9 +40,13 @@ static slice parent_id(arena *a, const pg_fk *key, const value *values) {
     if (t->key_count == 1) {
         return parts[0];
     }
-    bytes_init(&id, NULL, ENTITY_ID_BYTES_MAX);
+    bytes_init(&id, NULL, 0);
     schema_id_write(&id, parts, t->key_count);
-    slice out = id.failed ? (slice){0} : arena_copy(a, bytes_view(&id));
+    a->failed = a->failed || id.failed;
+    slice out = {0};
+    if (id.len <= ENTITY_ID_BYTES_MAX && !a->failed) { /* a longer one is no row's */
+        out = arena_copy(a, bytes_view(&id));
+    }
     bytes_deinit(&id);
     return out;
 }

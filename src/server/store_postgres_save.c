@@ -270,6 +270,7 @@ slice pg_columns_json(store *st, arena *a, const schema_table *t, const value *v
         value_to_json(b, &values[i]);
     }
     bytes_char(b, '}');
+    a->failed = a->failed || b->failed; /* no text means something else */
     return b->failed ? (slice){0} : arena_copy(a, bytes_view(b));
 }
 

@@ -91,9 +91,12 @@ static godwit_status parent_id(typed_writer *w, const fk_info *key, sqlite3_stmt
             return a->failed ? GODWIT_NOMEM : GODWIT_OK;
         }
     }
-    bytes_init(&id, NULL, ENTITY_ID_BYTES_MAX);
+    bytes_init(&id, NULL, 0);
     schema_id_write(&id, parts, t->key_count);
-    *out = id.failed ? (slice){0} : arena_copy(a, bytes_view(&id));
+    a->failed = a->failed || id.failed;
+    if (id.len <= ENTITY_ID_BYTES_MAX && !a->failed) { /* a longer one is no row's */
+        *out = arena_copy(a, bytes_view(&id));
+    }
     bytes_deinit(&id);
     return a->failed ? GODWIT_NOMEM : GODWIT_OK;
 }

@@ -115,6 +115,7 @@ static int64_t next_salt(void) {
 /* ---- texts ---- */
 
 static slice text_done(const save *s, bytes *b) {
+    s->c->a->failed = s->c->a->failed || b->failed; /* no text means something else */
     return b->failed ? (slice){0} : arena_copy(s->c->a, bytes_view(b));
 }
 
