@@ -22,13 +22,14 @@
  * changes `row`, `clock` and what is below. */
 typedef struct decide_row {
     const schema_table *table;
-    slice id;        /* entityId */
-    merge_row row;   /* as loaded, then as it must become */
-    vclock clock;    /* as loaded, then as it must become */
-    slice row_scope; /* for a row with `exists`: its scope (always the context's) */
-    bool typed;      /* the typed table has this row now (kept true by the store after saves) */
+    slice id;           /* entityId */
+    merge_row row;      /* as loaded, then as it must become */
+    vclock clock;       /* as loaded, then as it must become */
+    slice row_scope;    /* for a row with `exists`: its scope (always the context's) */
+    bool typed;         /* the typed table has this row now (kept true by the store after saves) */
     unsigned unwritten; /* the store's own: changes that it has not written yet .. */
     bool unsettled;     /* .. and may be stored as something else than planned */
+    bool recorded;      /* it has a record of the row */
     struct decide_row *next;    /* hash chain, decide's own */
     struct decide_touch *touch; /* while a group writes the row: decide's own, else NULL */
     size_t change; /* decide's own: place in the changes of the commit that wrote it last */
@@ -44,8 +45,8 @@ typedef struct {
     device_state state;
     int64_t applied_seq, confirmed_seq;
     uint8_t last_key[SHA256_BYTES];
-    bool has_last_key;  /* false before the first operation */
-    int64_t last_at_ms; /* corrected time of its last operation: at_ms never goes back */
+    bool has_last_key;    /* false before the first operation */
+    int64_t last_at_ms;   /* corrected time of its last operation: at_ms never goes back */
     int64_t last_seen_ms; /* as loaded; nothing is decided by it */
 } decide_device;
 
@@ -73,8 +74,8 @@ typedef struct {
     size_t salt_count;
     decide_row **buckets; /* see decide_row_of */
     size_t bucket_count, row_count;
-    uint64_t hash_seed;  /* anything callers can't guess; does not change what is decided */
-    bool lift_parents;   /* deleted parents of the rows at hand are loaded: they may come back */
+    uint64_t hash_seed; /* anything callers can't guess; does not change what is decided */
+    bool lift_parents;  /* deleted parents of the rows at hand are loaded: they may come back */
     ask_list *asks; /* what rules outside have answered; gets what is missing. NULL: none of them is
                        asked, and policy custom is as manual */
     bool dev_accept_all; /* unused columns are refused by name either way */
@@ -100,7 +101,8 @@ typedef enum {
     STREAM_GAP,
     STREAM_REGRESSED
 } stream_verdict;
-/* What is known from the device alone, whatever it asks: another user's, revoked, retired, forked. */
+/* What is known from the device alone, whatever it asks: another user's, revoked, retired, forked.
+ */
 stream_verdict decide_caller(const decide_device *device, slice user_id);
 /* by_seq[i]: the ledger row (scope, device, seq) of request->ops[i] (found only for re-sent ones).
  * A re-sent operation without a ledger row, with another key, or in a group that reaches over the
@@ -204,8 +206,8 @@ typedef struct {
     const bool *columns; /* [column_count] */
     const value *values; /* [column_count] */
 } decide_fact;
-/* Takes facts over as one commit, in their order; a row may come twice. Nothing is refused. A commit
- * without changes is none: c->head stays. at_ms: when they were made. NOMEM. */
+/* Takes facts over as one commit, in their order; a row may come twice. Nothing is refused. A
+ * commit without changes is none: c->head stays. at_ms: when they were made. NOMEM. */
 godwit_status decide_facts(decide_context *c, const decide_fact *facts, size_t count, int64_t at_ms,
                            decide_commit *out) MUST_USE;
 

@@ -10,6 +10,7 @@
  *   store_postgres_typed.c     tracked rows written in bulk, what the database made of them
  *   store_postgres_refs.c      references that the database's own foreign keys do not settle
  *   store_postgres_save.c      decided groups: kept until a flush writes them together
+ *   store_postgres_bulk.c      what is kept of them: rows, feed, ledger, commits
  *   store_postgres_conflict.c  the conflict ledger
  *   store_postgres_retain.c    deleting what is no longer kept
  *   store_postgres_device.c    devices as operators see them
@@ -36,13 +37,20 @@ STORE_VERBS(PG_VERB, PG_VOID)
 
 /* ---- one connection (store_postgres_link.c) ---- */
 
-enum { PG_OID_BOOL = 16, PG_OID_BYTEA = 17, PG_OID_INT8 = 20, PG_OID_TEXT = 25 };
+enum {
+    PG_OID_BOOL = 16,
+    PG_OID_BYTEA = 17,
+    PG_OID_INT8 = 20,
+    PG_OID_TEXT = 25,
+    PG_OID_FLOAT8 = 701
+};
 
 #define PG_PARAMS_MAX (2 * (COLUMNS_MAX + KEY_COLUMNS_MAX) + 8)
 
 typedef struct {
     size_t from, len; /* in pg_link.text */
     unsigned type;    /* of the parameter, 0 = let the server find out */
+    unsigned item;    /* of an array: type of its items, else 0 */
     bool binary, null;
 } pg_param;
 
@@ -92,6 +100,10 @@ void pg_array(pg_link *l, unsigned type, size_t count);
 void pg_item(pg_link *l, slice s); /* text or bytea */
 void pg_item_int(pg_link *l, int64_t v);
 void pg_item_int_if(pg_link *l, bool set, int64_t v); /* else NULL */
+void pg_item_real(pg_link *l, double d);
+/* Makes of parameter n (from 0), an array whose items are all the same, one value of their type.
+ * false: they differ, or there are none. */
+bool pg_fold(pg_link *l, size_t n);
 /* Forgets the parameters made so far. */
 void pg_give_up(pg_link *l);
 /* Sends a statement with the parameters made so far. Nothing is waited for. */
@@ -215,10 +227,13 @@ extern const char pg_columns_sql[];
 /* Text arrays of the key columns of `ids`; an id that does not fit the key is NULL there. */
 godwit_status pg_key_arrays(pg_link *l, arena *a, const pg_table *info, const slice *ids,
                             size_t count) MUST_USE;
-/* INSERT and UPDATE of many rows: parameters are a text array per column of `write`, in their
- * order, and for UPDATE the key's arrays behind them; k.n counts the rows. */
-void pg_insert_text(bytes *sql, const pg_table *info, const bool *write);
-void pg_update_text(bytes *sql, const pg_table *info, const bool *write);
+/* INSERT and UPDATE of many rows: parameters are an array per column of `write`, in their order, or
+ * one value for all rows where `folded` (by parameter), and for UPDATE the key's arrays behind
+ * them; k.n counts the rows. `ordered`: new rows are made, and returned, in the order they are
+ * given. */
+void pg_insert_text(bytes *sql, const pg_table *info, const bool *write, const bool *folded,
+                    bool ordered);
+void pg_update_text(bytes *sql, const pg_table *info, const bool *write, const bool *folded);
 /* Can this be a key of the table as the database types it? */
 bool pg_key_fits(arena *a, const pg_table *info, slice id);
 
@@ -315,8 +330,13 @@ struct store {
 };
 
 /* Writes the pending changes to the tracked tables and takes over what the database made of them.
- * CONSTRAINT: *refusal. */
-godwit_status pg_typed_write(store *st, decide_refusal *refusal) MUST_USE;
+ * Where nothing can come back but a refusal, texts and metadata are sent along before the answers
+ * are there: *ahead. CONSTRAINT: *refusal. */
+godwit_status pg_typed_write(store *st, bool *ahead, decide_refusal *refusal) MUST_USE;
+/* JSON of what the database holds now, shared between feed, ledger and answer. */
+godwit_status pg_texts_write(store *st) MUST_USE;
+/* Rows, feed, ledger and commits of the pending groups; nothing is waited for. */
+godwit_status pg_metadata_send(store *st) MUST_USE;
 /* A statement that brings a row when a reference is broken. */
 typedef struct {
     const pg_fk *key;
@@ -332,6 +352,9 @@ godwit_status pg_refs_ask(store *st, pg_question *questions, size_t *count) MUST
 const pg_change *pg_refs_answer(const store *st, const pg_question *q);
 /* Index of the operation that a change came from, for a refusal. */
 size_t pg_op_of(const store *st, const pg_change *p);
+/* A parameter: one column of many changes of a table (store_postgres_value.c). now: RFC 3339. */
+godwit_status pg_column_array(store *st, slice now, const pg_table *info, const pg_change **changes,
+                              size_t count, size_t column) MUST_USE;
 /* Gives up what is pending. */
 void pg_drop_pending(store *st);
 /* A random number: tells histories apart and keeps no secret. */

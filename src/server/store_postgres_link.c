@@ -13,7 +13,8 @@
 #include "core/backoff.h"
 #include "core/id.h"
 
-#define PG_TEXTS 1009 /* OID of text[] */
+#define PG_TEXTS   1009 /* OID of text[] */
+#define ARRAY_HEAD 20   /* bytes before the first item of an array that is not empty */
 /* The pause grows to 2 s: long enough to spare the database, short enough not to prolong an outage.
  */
 #define ATTEMPTS_COUNTED 1
@@ -161,14 +162,18 @@ void pg_int(pg_link *l, int64_t v) {
 void pg_array(pg_link *l, unsigned type, size_t count) {
     static const struct {
         unsigned item, array;
-    } types[] = {
-        {PG_OID_BOOL, 1000}, {PG_OID_BYTEA, 1001}, {PG_OID_INT8, 1016}, {PG_OID_TEXT, PG_TEXTS}};
+    } types[] = {{PG_OID_BOOL, 1000},
+                 {PG_OID_BYTEA, 1001},
+                 {PG_OID_INT8, 1016},
+                 {PG_OID_FLOAT8, 1022},
+                 {PG_OID_TEXT, PG_TEXTS}};
     unsigned array = 0;
     for (size_t i = 0; i < COUNT_OF(types); i++) {
         array = types[i].item == type ? types[i].array : array;
     }
     ASSERT(array != 0);
     pg_param *p = add_param(l, array);
+    p->item = type;
     p->binary = true;
     bytes_u32be(&l->text, count ? 1 : 0);
     bytes_u32be(&l->text, 1);
@@ -210,6 +215,38 @@ void pg_item_int_if(pg_link *l, bool set, int64_t v) {
     } else {
         pg_item(l, (slice){0});
     }
+}
+
+void pg_item_real(pg_link *l, double d) {
+    uint64_t bits;
+    memcpy(&bits, &d, sizeof bits);
+    pg_item_int(l, (int64_t)bits);
+}
+
+bool pg_fold(pg_link *l, size_t n) {
+    pg_param *p = &l->params[n];
+    ASSERT(n < l->param_count && l->array_left == 0);
+    if (l->text.failed || p->item == 0 || p->len < ARRAY_HEAD + 4) {
+        return false;
+    }
+    const char *first = l->text.ptr + p->from + ARRAY_HEAD;
+    const char *end = l->text.ptr + p->from + p->len;
+    bool null = memcmp(first, "\377\377\377\377", 4) == 0;
+    const uint8_t *size = (const uint8_t *)first;
+    size_t len = null ? 0
+                      : (size_t)size[0] << 24 | (size_t)size[1] << 16 | (size_t)size[2] << 8 |
+                            (size_t)size[3];
+    for (const char *at = first; at < end; at += 4 + len) {
+        if ((size_t)(end - at) < 4 + len || memcmp(at, first, 4 + len) != 0) {
+            return false;
+        }
+    }
+    *p = (pg_param){.from = p->from + ARRAY_HEAD + 4,
+                    .len = len,
+                    .type = p->item,
+                    .binary = true,
+                    .null = null};
+    return true;
 }
 
 void pg_give_up(pg_link *l) {

@@ -168,6 +168,7 @@ static godwit_status read_row(decide_context *c, const PGresult *r, int i, decid
     merge_row *m = &row->row;
     arena *a = c->a;
     m->exists = true;
+    row->recorded = true;
     m->ver = pg_field_int(r, i, 1);
     m->gen = (int)pg_field_int(r, i, 2);
     m->created_ver = pg_field_int(r, i, 3);
@@ -220,6 +221,7 @@ void pg_row_clear(decide_row *row) {
     row->clock = (vclock){0};
     row->typed = false;
     row->unwritten = 0;
+    row->recorded = false;
     row->unsettled = false;
 }
 

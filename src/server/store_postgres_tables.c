@@ -3,6 +3,7 @@
  * rows. Identifiers go into SQL text here, quoted. */
 #include "server/store_postgres.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* ---- keys ---- */
@@ -151,32 +152,46 @@ static const char *delete_text(arena *a, bytes *b, const pg_table *info) {
 
 /* ---- writing ---- */
 
-/* k.c3::numeric(10,2); an array may come as JSON or as PostgreSQL writes it */
-static void cast(bytes *sql, const pg_column *column, size_t n) {
-    if (column->class != PG_CLASS_ARRAY) {
-        bytes_printf(sql, "k.c%zu::", n);
+/* k.c3::numeric(10,2), or $4::.. for all rows; an array may come as JSON or as PostgreSQL writes it
+ */
+static void cast(bytes *sql, const pg_column *column, size_t n, bool folded) {
+    char from[32];
+    snprintf(from, sizeof from, folded ? "$%zu" : "k.c%zu", folded ? n + 1 : n);
+    if (column->class == PG_CLASS_ARRAY) {
+        bytes_printf(
+            sql,
+            "CASE WHEN %s LIKE '[%%' THEN (ARRAY(SELECT json_array_elements_text(%s::json)))::",
+            from, from);
         bytes_slice(sql, column->sql_type);
-        return;
+        bytes_text(sql, " ELSE ");
     }
-    bytes_printf(sql,
-                 "CASE WHEN k.c%zu LIKE '[%%' THEN (ARRAY(SELECT"
-                 " json_array_elements_text(k.c%zu::json)))::",
-                 n, n);
+    bytes_printf(sql, "%s::", from);
     bytes_slice(sql, column->sql_type);
-    bytes_printf(sql, " ELSE k.c%zu::", n);
-    bytes_slice(sql, column->sql_type);
-    bytes_text(sql, " END");
+    bytes_text(sql, column->class == PG_CLASS_ARRAY ? " END" : "");
 }
 
-/* unnest($1::text[], ..) WITH ORDINALITY k(c0, .., k0, .., n) */
-static void source(bytes *sql, size_t columns, size_t keys) {
-    bytes_text(sql, " FROM unnest(");
+/* FROM unnest($1, ..) WITH ORDINALITY k(c0, .., k0, .., n); nothing where no parameter is an array
+ */
+static void source(bytes *sql, const bool *folded, size_t columns, size_t keys) {
+    size_t arrays = keys;
+    const char *separator = " FROM unnest(";
     for (size_t i = 0; i < columns + keys; i++) {
-        bytes_printf(sql, "%s$%zu::text[]", i ? ", " : "", i + 1);
+        if (i >= columns || !folded[i]) {
+            bytes_printf(sql, "%s$%zu", separator, i + 1);
+            separator = ", ";
+        }
+    }
+    for (size_t i = 0; i < columns; i++) {
+        arrays += !folded[i];
+    }
+    if (arrays == 0) {
+        return;
     }
     bytes_text(sql, ") WITH ORDINALITY k(");
     for (size_t i = 0; i < columns; i++) {
-        bytes_printf(sql, "c%zu, ", i);
+        if (!folded[i]) {
+            bytes_printf(sql, "c%zu, ", i);
+        }
     }
     for (size_t i = 0; i < keys; i++) {
         bytes_printf(sql, "k%zu, ", i);
@@ -184,7 +199,8 @@ static void source(bytes *sql, size_t columns, size_t keys) {
     bytes_text(sql, "n)");
 }
 
-void pg_insert_text(bytes *sql, const pg_table *info, const bool *write) {
+void pg_insert_text(bytes *sql, const pg_table *info, const bool *write, const bool *folded,
+                    bool ordered) {
     const schema_table *t = info->table;
     const char *separator = " (";
     size_t n = 0;
@@ -198,18 +214,21 @@ void pg_insert_text(bytes *sql, const pg_table *info, const bool *write) {
             separator = ", ";
         }
     }
+    bool all = true;
     bytes_text(sql, info->identity ? ") OVERRIDING SYSTEM VALUE SELECT " : ") SELECT ");
     for (size_t i = 0; i < t->column_count; i++) {
         if (write[i]) {
             bytes_text(sql, n ? ", " : "");
-            cast(sql, &info->columns[i], n++);
+            cast(sql, &info->columns[i], n, folded[n]);
+            all = all && folded[n];
+            n++;
         }
     }
-    source(sql, n, 0);
-    bytes_text(sql, " ORDER BY k.n");
+    source(sql, folded, n, 0);
+    bytes_text(sql, ordered && !all ? " ORDER BY k.n" : "");
 }
 
-void pg_update_text(bytes *sql, const pg_table *info, const bool *write) {
+void pg_update_text(bytes *sql, const pg_table *info, const bool *write, const bool *folded) {
     const schema_table *t = info->table;
     size_t n = 0;
     bytes_text(sql, "UPDATE ");
@@ -220,10 +239,11 @@ void pg_update_text(bytes *sql, const pg_table *info, const bool *write) {
             bytes_text(sql, n ? ", " : " SET ");
             bytes_identifier(sql, t->columns[i].name);
             bytes_text(sql, " = ");
-            cast(sql, &info->columns[i], n++);
+            cast(sql, &info->columns[i], n, folded[n]);
+            n++;
         }
     }
-    source(sql, n, t->key_count);
+    source(sql, folded, n, t->key_count);
     bytes_text(sql, " WHERE ");
     bytes_text(sql, info->key_join);
 }

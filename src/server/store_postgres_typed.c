@@ -33,6 +33,7 @@ typedef struct {
     size_t batch_count;
     const pg_change *guilty; /* of the last refusal, where one is known */
     size_t wave_from;        /* first batch of the wave being sent */
+    bool ahead;              /* metadata goes along, before the answers are there */
     pg_question questions[PG_QUESTIONS_MAX];
     slice now; /* RFC 3339 */
 } writer;
@@ -119,49 +120,6 @@ static godwit_status make_batches(writer *w) {
 
 /* ---- parameters ---- */
 
-/* The value of a column the server maintains itself, in the column's own terms. */
-static slice local_text(const writer *w, const pg_table *info, const pg_change *p, size_t column) {
-    const schema_table *t = info->table;
-    const pg_group *group = &w->st->groups[p->group];
-    bool flag = info->columns[column].class == PG_CLASS_BOOL;
-    int at = (int)column;
-    if (at == t->updated_at_column) {
-        return w->now;
-    }
-    if (at == t->vector_clock_column) {
-        return p->change->clock_json;
-    }
-    if (at == t->created_by_device_column) {
-        return group->author.device_id.len ? group->author.device_id : (slice){0};
-    }
-    ASSERT(at == t->deleted_column);
-    if (p->change->is_delete) {
-        return flag ? SLICE("true") : w->now;
-    }
-    return flag ? SLICE("false") : (slice){0};
-}
-
-static godwit_status column_array(writer *w, const pg_table *info, const batch *b, size_t column) {
-    store *st = w->st;
-    pg_link *l = &st->link;
-    pg_array(l, PG_OID_TEXT, b->count);
-    for (size_t i = 0; i < b->count; i++) {
-        const pg_change *p = b->changes[i];
-        if (info->table->columns[column].local) {
-            pg_item(l, local_text(w, info, p, column));
-            continue;
-        }
-        bool null = false;
-        bytes_clear(&st->json);
-        if (pg_value_write(&info->columns[column], &p->values[column], &st->json, &null) !=
-            GODWIT_OK) {
-            return GODWIT_INVALID;
-        }
-        pg_item(l, null ? (slice){0} : st->json.len ? bytes_view(&st->json) : SLICE(""));
-    }
-    return st->json.failed ? GODWIT_NOMEM : GODWIT_OK;
-}
-
 static godwit_status key_arrays(writer *w, const pg_table *info, const batch *b) {
     arena *a = w->st->context->a;
     slice *ids = ARENA_ARRAY(a, slice, b->count);
@@ -190,10 +148,16 @@ static godwit_status send_write(writer *w, const pg_table *info, batch *b) {
     const bool *write = b->changes[0]->write;
     bool update = b->changes[0]->kind == PG_UPDATE;
     bool nothing = update && !writes_any(info, write); /* a table of nothing but its key */
+    bool folded[COLUMNS_MAX];
+    size_t used = 0;
     godwit_status status = GODWIT_OK;
     bytes_clear(&st->sql);
     for (size_t i = 0; !nothing && status == GODWIT_OK && i < info->table->column_count; i++) {
-        status = write[i] ? column_array(w, info, b, i) : GODWIT_OK;
+        status = write[i] ? pg_column_array(st, w->now, info, b->changes, b->count, i) : GODWIT_OK;
+        if (status == GODWIT_OK && write[i]) { /* of many new rows one column must say how many */
+            folded[used] = (update || used > 0 || b->count == 1) && pg_fold(&st->link, used);
+            used++;
+        }
     }
     if (status == GODWIT_OK && update) {
         status = key_arrays(w, info, b);
@@ -204,9 +168,9 @@ static godwit_status send_write(writer *w, const pg_table *info, batch *b) {
     if (nothing) {
         bytes_text(&st->sql, info->load_sql);
     } else if (update) {
-        pg_update_text(&st->sql, info, write);
+        pg_update_text(&st->sql, info, write, folded);
     } else {
-        pg_insert_text(&st->sql, info, write);
+        pg_insert_text(&st->sql, info, write, folded, !b->changes[0]->exact);
     }
     if (!nothing && !b->changes[0]->exact) {
         bytes_printf(&st->sql, " RETURNING %s, %s", update ? "k.n" : "0", info->select_list);
@@ -466,6 +430,22 @@ static godwit_status check_references(writer *w, size_t asked, decide_refusal *r
     return first ? refuse(w, refusal, CODE_FK_VIOLATION, key->detail, first) : GODWIT_OK;
 }
 
+/* May metadata be sent before the database has said what became of the values? A refusal undoes it
+ * together with them. */
+static bool may_go_ahead(const store *st) {
+    for (size_t i = 0; i < st->change_count; i++) {
+        if (!st->changes[i].exact || st->groups[st->changes[i].group].author.elsewhere) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static godwit_status send_ahead(store *st) {
+    godwit_status status = pg_texts_write(st);
+    return status == GODWIT_OK ? pg_metadata_send(st) : status;
+}
+
 static godwit_status attempt(writer *w, decide_refusal *refusal) {
     pg_link *l = &w->st->link;
     size_t asked = 0;
@@ -478,11 +458,16 @@ static godwit_status attempt(writer *w, decide_refusal *refusal) {
                    ? sent
                    : refuse(w, refusal, CODE_INVALID_VALUE, "a column can't hold the value", NULL);
     }
+    const size_t own = l->sent;
+    if (status == GODWIT_OK && w->ahead) {
+        status = send_ahead(w->st);
+    }
     if (status == GODWIT_OK) {
         status = pg_sync(l);
     }
-    if (status == GODWIT_CONSTRAINT) {
-        return explain(w, refusal);
+    if (status ==
+        GODWIT_CONSTRAINT) { /* no input can violate a constraint of the engine's tables */
+        return l->error.statement < own ? explain(w, refusal) : GODWIT_INTERNAL;
     }
     if (status == GODWIT_OK) {
         status = check_references(w, asked, refusal);
@@ -571,17 +556,19 @@ static godwit_status find_guilty(writer *w, decide_refusal *refusal) {
     return status;
 }
 
-godwit_status pg_typed_write(store *st, decide_refusal *refusal) {
+godwit_status pg_typed_write(store *st, bool *ahead, decide_refusal *refusal) {
     /* places of PG_NOTHING, PG_DELETE, PG_INSERT, PG_UPDATE; the last is SQLite's way */
     static const int orders[][4] = {{0, 1, 2, 3}, {0, 3, 1, 2}, {0, 1, 3, 2}};
     const size_t last = COUNT_OF(orders) - 1;
     char now[32];
     wire_time_write(st->groups[0].author.now_ms, now);
     writer w = {.st = st, .now = slice_of(now)};
+    *ahead = false;
     if (st->change_count == 0) {
         return GODWIT_OK;
     }
     bool alone = st->group_count == 1 && st->depth > 0 && st->change_count > 1;
+    *ahead = w.ahead = !alone && may_go_ahead(st);
     for (size_t i = 0;; i++) {
         w.order = orders[i];
         if (alone && i == last) {

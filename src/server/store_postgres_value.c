@@ -1,9 +1,10 @@
 /* Values on their way into typed columns and back.
  *
- * In: every value becomes text and is cast to the column's own type by the database, so that each
- * type's own rules hold. Out: what the database writes becomes the value an SQLite device keeps:
- * whole numbers INTEGER, floats REAL, booleans 1 and 0, bytea BLOB, numerics a number where a REAL
- * holds them exactly, timestamps in ISO 8601 with a T, arrays as JSON, everything else text. */
+ * In: values become text and are cast to the column's own type by the database, so that each type's
+ * own rules hold; only 64-bit numbers for columns of just that type go as they are. Out: what the
+ * database writes becomes the value an SQLite device keeps: whole numbers INTEGER, floats REAL,
+ * booleans 1 and 0, bytea BLOB, numerics a number where a REAL holds them exactly, timestamps in
+ * ISO 8601 with a T, arrays as JSON, everything else text. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,6 +154,83 @@ bool pg_value_exact(const pg_column *column, const value *v) {
         break;
     }
     return false;
+}
+
+/* ---- in, many ---- */
+
+/* The value of a column the server maintains itself, in the column's own terms. */
+static slice local_text(const store *st, slice now, const pg_table *info, const pg_change *p,
+                        size_t column) {
+    const schema_table *t = info->table;
+    const pg_group *group = &st->groups[p->group];
+    bool flag = info->columns[column].class == PG_CLASS_BOOL;
+    int at = (int)column;
+    if (at == t->updated_at_column) {
+        return now;
+    }
+    if (at == t->vector_clock_column) {
+        return p->change->clock_json;
+    }
+    if (at == t->created_by_device_column) {
+        return group->author.device_id.len ? group->author.device_id : (slice){0};
+    }
+    ASSERT(at == t->deleted_column);
+    if (p->change->is_delete) {
+        return flag ? SLICE("true") : now;
+    }
+    return flag ? SLICE("false") : (slice){0};
+}
+
+/* Numbers that the column holds as they are need not become text and a number again. */
+static unsigned item_type(const pg_table *info, const pg_change **changes, size_t count,
+                          size_t column) {
+    const pg_column *c = &info->columns[column];
+    bool whole = slice_is(c->sql_type, "bigint");
+    if (info->table->columns[column].local ||
+        !(whole || slice_is(c->sql_type, "double precision"))) {
+        return PG_OID_TEXT;
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint8_t type = changes[i]->values[column].type;
+        if (type != VALUE_NULL && type != (whole ? VALUE_INT : VALUE_REAL)) {
+            return PG_OID_TEXT;
+        }
+    }
+    return whole ? PG_OID_INT8 : PG_OID_FLOAT8;
+}
+
+static godwit_status text_item(store *st, const pg_column *column, const value *v) {
+    bool null = false;
+    bytes_clear(&st->json);
+    if (pg_value_write(column, v, &st->json, &null) != GODWIT_OK) {
+        return GODWIT_INVALID;
+    }
+    pg_item(&st->link, null ? (slice){0} : st->json.len ? bytes_view(&st->json) : SLICE(""));
+    return GODWIT_OK;
+}
+
+godwit_status pg_column_array(store *st, slice now, const pg_table *info, const pg_change **changes,
+                              size_t count, size_t column) {
+    pg_link *l = &st->link;
+    unsigned type = item_type(info, changes, count, column);
+    godwit_status status = GODWIT_OK;
+    pg_array(l, type, count);
+    for (size_t i = 0; status == GODWIT_OK && i < count; i++) {
+        const pg_change *p = changes[i];
+        const value *v = &p->values[column];
+        if (info->table->columns[column].local) {
+            pg_item(l, local_text(st, now, info, p, column));
+        } else if (type == PG_OID_TEXT) {
+            status = text_item(st, &info->columns[column], v);
+        } else if (v->type == VALUE_NULL) {
+            pg_item(l, (slice){0});
+        } else if (type == PG_OID_INT8) {
+            pg_item_int(l, v->u.i);
+        } else {
+            pg_item_real(l, v->u.d);
+        }
+    }
+    return status == GODWIT_OK && st->json.failed ? GODWIT_NOMEM : status;
 }
 
 /* ---- out ---- */
