@@ -148,7 +148,7 @@ void pg_tidy(store *st, int64_t budget_ms) {
     "true)"
 #define WRITER_SETTINGS                                                                            \
     ", set_config('godwit.writing', 'yes', true), set_config('lock_timeout', '10s', true),"        \
-    " set_config('idle_in_transaction_session_timeout', '60s', true),"                             \
+    " set_config('idle_in_transaction_session_timeout', '15s', true),"                             \
     " CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')"                         \
     " THEN set_config('synchronous_commit', 'on', true) END"
 

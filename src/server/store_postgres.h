@@ -2,6 +2,7 @@
  *
  *   store_postgres.c           life, transactions, scope, device, idempotency keys
  *   store_postgres_link.c      one connection: pipelined statements, their results, what went wrong
+ *   store_postgres_wait.c      waiting for it, and noticing that it has gone
  *   store_postgres.sql         Godwit's own tables (schema godwit) and their version
  *   store_postgres_schema.c    tracked tables read from the catalog; adoption
  *   store_postgres_tables.c    SQL of each tracked table
@@ -78,6 +79,8 @@ typedef struct {
     size_t result_count, result_cap;
     int64_t retry_at_ms; /* no attempt to connect before this */
     int failures;
+    int patience_ms;  /* how long nothing may be heard while an answer is due; 0 = for ever */
+    bool silent;      /* that is what ended the connection */
     bool transaction; /* BEGIN has been sent */
     bool as_role;     /* statements run as the token's role */
     bytes roles;      /* per statement sent: 'r' as the role */
@@ -90,6 +93,15 @@ void pg_link_deinit(pg_link *l);
 godwit_status pg_link_up(pg_link *l) MUST_USE;
 /* Drops the connection; the server rolls back what was open. */
 void pg_link_drop(pg_link *l);
+
+/* ---- waiting for it (store_postgres_wait.c) ---- */
+
+/* Takes the patience of a new connection from its `tcp_user_timeout`. */
+void pg_wait_init(pg_link *l);
+/* Until all that was sent is written. false: the connection is of no use any more. */
+bool pg_wait_sent(pg_link *l) MUST_USE;
+/* Until PQgetResult has something. false: the connection is of no use any more. */
+bool pg_wait_result(pg_link *l) MUST_USE;
 
 /* Parameters of the next statement, in order. A slice without ptr is NULL. */
 void pg_text(pg_link *l, slice s);

@@ -51,6 +51,7 @@ void pg_link_drop(pg_link *l) {
     PQfinish(l->conn);
     l->conn = NULL;
     l->sent = 0;
+    l->silent = false;
     l->transaction = false;
     l->as_role = false;
     l->param_count = 0;
@@ -93,20 +94,23 @@ godwit_status pg_link_up(pg_link *l) {
     if (l->failures > 0 && mono_ms() < l->retry_at_ms) {
         return GODWIT_IO;
     }
-    /* a machine that is gone says nothing: no answer to what was sent for 15 s, or to a question
-     * whether it is there, ends the connection */
+    /* what the URL says comes after these and counts; a connection that nobody waits on
+     * (LISTEN) asks by itself whether the other end is there */
     static const char *const names[] = {
-        "dbname",          "application_name",    "connect_timeout",  "client_encoding",
-        "keepalives_idle", "keepalives_interval", "tcp_user_timeout", NULL};
-    const char *const values[] = {l->url, "godwit", "5", "UTF8", "30", "5", "15000", NULL};
+        "connect_timeout",     "tcp_user_timeout", "keepalives_idle",
+        "keepalives_interval", "keepalives_count", "dbname",
+        "application_name",    "client_encoding",  NULL};
+    const char *const values[] = {"5", "10000", "5", "2", "3", l->url, "godwit", "UTF8", NULL};
     l->conn = PQconnectdbParams(names, values, 1);
-    if (!l->conn || PQstatus(l->conn) != CONNECTION_OK || PQenterPipelineMode(l->conn) != 1) {
+    if (!l->conn || PQstatus(l->conn) != CONNECTION_OK || PQenterPipelineMode(l->conn) != 1 ||
+        PQsetnonblocking(l->conn, 1) != 0) {
         note(l, "", l->conn ? PQerrorMessage(l->conn) : "out of memory");
         pg_link_drop(l);
         plan_next_attempt(l);
         return GODWIT_IO;
     }
     l->failures = 0;
+    pg_wait_init(l);
     return GODWIT_OK;
 }
 
@@ -258,7 +262,8 @@ void pg_give_up(pg_link *l) {
 /* ---- statements ---- */
 
 static godwit_status lost(pg_link *l) {
-    note(l, "the connection to the database was lost: ", l->conn ? PQerrorMessage(l->conn) : "");
+    const char *why = l->silent ? "it does not answer" : PQerrorMessage(l->conn);
+    note(l, "the connection to the database was lost: ", l->conn ? why : "");
     l->error = (pg_error){0};
     pg_link_drop(l);
     return GODWIT_IO;
@@ -356,15 +361,14 @@ static bool keep_result(pg_link *l, PGresult *r) {
 /* Results of one statement of the pipeline; the last of them is kept. */
 static godwit_status take_result(pg_link *l, size_t statement, bool *failed) {
     PGresult *kept = NULL;
-    for (PGresult *r = PQgetResult(l->conn); r; r = PQgetResult(l->conn)) {
+    bool there = pg_wait_result(l);
+    for (PGresult *r = NULL; there && (r = PQgetResult(l->conn)) != NULL;) {
         PQclear(kept);
         kept = r;
-        if (PQstatus(l->conn) != CONNECTION_OK) {
-            PQclear(r);
-            return lost(l);
-        }
+        there = PQstatus(l->conn) == CONNECTION_OK && pg_wait_result(l);
     }
-    if (!kept) {
+    if (!there || !kept) {
+        PQclear(kept);
         return lost(l);
     }
     ExecStatusType kind = PQresultStatus(kept);
@@ -380,7 +384,7 @@ godwit_status pg_sync(pg_link *l) {
     if (!l->conn) {
         return GODWIT_IO;
     }
-    if (PQpipelineSync(l->conn) != 1) {
+    if (PQpipelineSync(l->conn) != 1 || !pg_wait_sent(l)) {
         return lost(l);
     }
     clear_results(l);
@@ -396,7 +400,7 @@ godwit_status pg_sync(pg_link *l) {
                    l->roles.ptr[l->error.statement] == 'r';
     bytes_clear(&l->roles);
     l->sent = 0;
-    PGresult *end = PQgetResult(l->conn);
+    PGresult *end = pg_wait_result(l) ? PQgetResult(l->conn) : NULL;
     bool synced = end && PQresultStatus(end) == PGRES_PIPELINE_SYNC;
     PQclear(end);
     if (!synced) {

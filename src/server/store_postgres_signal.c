@@ -59,6 +59,16 @@ static void put_names(pg_link *l, const slice *names, size_t count) {
     }
 }
 
+/* What is not there for one of the two is not there for the other, which nobody waits on and which
+ * might not notice for long. */
+static godwit_status both(store_signal *g, godwit_status status) {
+    if (status == GODWIT_IO && g->listens) {
+        g->listens = false;
+        pg_link_drop(&g->ear);
+    }
+    return status;
+}
+
 godwit_status pg_signal_send(store_signal *g, const slice *scopes, size_t count) {
     pg_link *l = &g->mouth;
     PGresult *r = NULL;
@@ -70,7 +80,7 @@ godwit_status pg_signal_send(store_signal *g, const slice *scopes, size_t count)
         put_names(l, scopes, count);
         status = pg_query(l, "SELECT pg_notify('godwit', s) FROM unnest($1) s", &r);
     }
-    return status;
+    return both(g, status);
 }
 
 godwit_status pg_signal_heads(store_signal *g, const slice *scopes, int64_t *heads, bool *moved,
@@ -80,7 +90,7 @@ godwit_status pg_signal_heads(store_signal *g, const slice *scopes, int64_t *hea
     memset(moved, 0, count * sizeof *moved);
     godwit_status status = pg_link_up(l);
     if (status != GODWIT_OK) {
-        return status;
+        return both(g, status);
     }
     put_names(l, scopes, count);
     pg_array(l, PG_OID_INT8, count);
@@ -97,7 +107,7 @@ godwit_status pg_signal_heads(store_signal *g, const slice *scopes, int64_t *hea
         moved[at] = true;
         heads[at] = pg_field_int(r, i, 1);
     }
-    return status;
+    return both(g, status);
 }
 
 /* ---- listening ---- */

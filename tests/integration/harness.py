@@ -56,6 +56,19 @@ def wait_until(condition, timeout=10, every=0.01, what="condition"):
     raise Failure(f"not within {timeout} s: {what}")
 
 
+def children(pid):
+    """Processes that it has started."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as stream:
+                parent = int(stream.read().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):
+            continue  # it has ended meanwhile
+        found += [int(name)] if parent == pid else []
+    return found
+
+
 class World:
     def __init__(self, path):
         self.path = path

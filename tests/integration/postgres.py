@@ -4,6 +4,7 @@ import glob
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -78,6 +79,22 @@ class Cluster:
         with open(os.path.join(self.data, "postmaster.opts")) as stream:
             options = stream.read().split(" ", 1)[1].strip()
         self.control("start", "-o", options)
+
+    def each(self, number):
+        """A signal for all its processes."""
+        with open(os.path.join(self.data, "postmaster.pid")) as stream:
+            first = int(stream.readline())
+        for pid in [first, *harness.children(first)]:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
+    def freeze(self):
+        self.each(signal.SIGSTOP)
+
+    def thaw(self):
+        self.each(signal.SIGCONT)
 
     def close(self):
         self.process.stdin.close()
