@@ -27,6 +27,7 @@ test: setup
 	@tools/test-all
 
 soak: setup
+	@tools/setup patroni etcd-server etcd-client
 	@tools/test-all --soak
 
 coverage: setup
@@ -49,7 +50,7 @@ help:
 	@echo "make demo     three devices, one server, everything that can go wrong, in under a minute"
 	@echo "make demo DB=postgres   the same on a PostgreSQL that it starts and stops itself"
 	@echo "make test     static checks, unit, integration and sanitizer builds (about half an hour)"
-	@echo "make soak     make test with every mutant, longer kill runs, long fuzzing"
+	@echo "make soak     make test with every mutant, longer kill runs, long fuzzing, failovers by Patroni"
 	@echo "make coverage lines and branches of core/ and client/ that unit tests reach"
 	@echo "make bench    measure and write bench/RESULTS.md"
 	@echo "make install  install under PREFIX (default /usr/local)"

@@ -14,11 +14,11 @@ PINS = "CREATE TABLE pins (id text PRIMARY KEY, title text, note text, lat doubl
 DEVICE = "CREATE TABLE pins (id TEXT PRIMARY KEY, title TEXT, note TEXT, lat REAL);"
 
 
-def start(world, url, count=3):
+def start(world, url, count=3, config=None):
     """Servers that take each other's tokens."""
-    nodes = [world.server(schema=None, env={"GODWIT_DB": url})]
+    nodes = [world.server(schema=None, config=config, env={"GODWIT_DB": url})]
     env = {"GODWIT_DB": url, "GODWIT_JWT_SECRET_FILE": os.path.join(nodes[0].data, "secret")}
-    nodes += [world.server(schema=None, env=env, start=False) for _ in range(count - 1)]
+    nodes += [world.server(schema=None, config=config, env=env, start=False) for _ in range(count - 1)]
     for node in nodes[1:]:
         node.token = nodes[0].token  # one secret: a token is good everywhere
         node.spawn()
