@@ -229,8 +229,8 @@ static ssize_t explain(tls_link *l, int result, bool reading) {
         errno = EAGAIN;
         return -1;
     }
-    if (code == SSL_ERROR_ZERO_RETURN) {
-        return 0;
+    if (code == SSL_ERROR_ZERO_RETURN && reading) {
+        return 0; /* of a write that failed it says only that the peer had said goodbye before */
     }
     l->broken = true; /* OpenSSL wants no further call */
     bool open = tls_link_is_open(l);
