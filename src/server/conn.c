@@ -47,18 +47,25 @@ void conn_deadline(conn *c, int64_t ms) {
     evtimer_add(&c->timer, &after);
 }
 
-static void set_reading(conn *c, bool on) {
-    if (on != c->reading) {
-        c->reading = on;
-        (void)(on ? event_add(&c->read_event, NULL) : event_del(&c->read_event));
+/* false: there is no memory for it in the kernel; without its event the connection is no use. */
+static bool set_event(struct event *e, bool *added, bool on) {
+    if (on && !*added) {
+        *added = event_add(e, NULL) == 0;
+        return *added;
     }
+    if (!on && *added) {
+        *added = false;
+        (void)event_del(e);
+    }
+    return true;
 }
 
-static void set_writing(conn *c, bool on) {
-    if (on != c->writing) {
-        c->writing = on;
-        (void)(on ? event_add(&c->write_event, NULL) : event_del(&c->write_event));
-    }
+static bool set_reading(conn *c, bool on) {
+    return set_event(&c->read_event, &c->reading, on);
+}
+
+static bool set_writing(conn *c, bool on) {
+    return set_event(&c->write_event, &c->writing, on);
 }
 
 void conn_release_body(conn *c) {
@@ -100,8 +107,8 @@ void conn_close(conn *c) {
     dispatch_forget(c);
     conn_release_body(c);
     release_answer(c);
-    set_reading(c, false);
-    set_writing(c, false);
+    (void)set_reading(c, false);
+    (void)set_writing(c, false);
     evtimer_del(&c->timer);
     if (c->state == CONN_STREAMING) {
         atomic_fetch_sub(&l->server->metrics.streams, 1);
@@ -142,8 +149,9 @@ static ssize_t receive(conn *c, void *buffer, size_t len) {
         c->greeted = true;
         atomic_fetch_add(&c->loop->server->metrics.handshakes[open], 1);
     }
-    if (tls_link_wants_write(c->tls)) {
-        set_writing(c, true);
+    if (tls_link_wants_write(c->tls) && !set_writing(c, true)) {
+        errno = ENOMEM;
+        return -1;
     }
     errno = code;
     return got;
@@ -189,13 +197,12 @@ flush_result conn_flush(conn *c) {
         }
         if (sent < 0) {
             bool wait = errno == EAGAIN || errno == EWOULDBLOCK;
-            set_writing(c, wait);
-            return wait ? FLUSH_BLOCKED : FLUSH_FAILED;
+            return set_writing(c, wait) && wait ? FLUSH_BLOCKED : FLUSH_FAILED;
         }
         c->sent_bytes += (size_t)sent;
         c->progress_bytes += (size_t)sent;
     }
-    set_writing(c, false);
+    (void)set_writing(c, false);
     bytes_deinit(&c->out_head);
     bytes_deinit(&c->out_body);
     release_answer(c);
@@ -378,8 +385,8 @@ void conn_pump(conn *c) {
     if (!c->dead && c->state == CONN_READING && c->eof) {
         conn_close(c); /* nothing more can come */
     }
-    if (!c->dead) {
-        set_reading(c, !c->eof && c->input.len < INPUT_MAX);
+    if (!c->dead && !set_reading(c, !c->eof && c->input.len < INPUT_MAX)) {
+        conn_close(c);
     }
 }
 
@@ -387,7 +394,7 @@ void conn_pump(conn *c) {
 
 static void on_eof(conn *c) {
     c->eof = true;
-    set_reading(c, false);
+    (void)set_reading(c, false);
     if (c->state == CONN_STREAMING || c->state == CONN_LINGER) {
         conn_close(c);
     } else if (c->state == CONN_PARKED) {
@@ -439,7 +446,7 @@ static void on_writable(evutil_socket_t fd, short what, void *context) {
     (void)fd;
     (void)what;
     if (!c->dead && c->tls && tls_link_wants_write(c->tls)) {
-        set_writing(c, false);
+        (void)set_writing(c, false);
         conn_read(c); /* the handshake goes on */
     } else if (!c->dead && c->state == CONN_STREAMING) {
         stream_writable(c);
@@ -530,5 +537,7 @@ void conn_open(loop *l, int fd, const address *peer, gate_lease place) {
     l->conns = c;
     atomic_fetch_add(&l->server->metrics.connections, 1);
     enter_phase(c, CONN_PHASE_IDLE);
-    set_reading(c, true);
+    if (!set_reading(c, true)) {
+        conn_close(c);
+    }
 }

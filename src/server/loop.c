@@ -1,6 +1,7 @@
 /* One loop thread: its listener, its mailbox, its connections.
  *
- * Other threads write to the mailbox and one byte to the pipe; the loop empties it in one go.
+ * Other threads write to the mailbox and one byte to the pipe; the loop empties it in one go, and
+ * looks into it once a second in case the byte could not be written.
  * libevent is never called from outside, so that it needs no locks. Closed connections are freed at
  * the end of the round in which they closed: callbacks that are still running may look at them. */
 #include "server/net.h"
@@ -19,6 +20,7 @@
 
 #define ACCEPTS_PER_ROUND 64
 #define ACCEPT_PAUSE_US   100000
+#define MAIL_LOOK_S       1 /* a pipe wants memory for its byte, and may not get it */
 
 typedef struct wake {
     struct wake *next;
@@ -58,11 +60,14 @@ const char *loop_date(loop *l) {
 /* ---- mailbox ---- */
 
 static void signal_loop(loop *l) { /* under the lock */
-    if (!l->signalled) {
-        l->signalled = true;
-        ssize_t written = write(l->pipe_write, "!", 1);
-        (void)written; /* a full pipe wakes it as well */
+    ssize_t written = l->signalled ? 1 : write(l->pipe_write, "!", 1);
+    while (written < 0 && errno == EINTR) {
+        written = write(l->pipe_write, "!", 1);
     }
+    /* A full pipe wakes it as well. Else the next to post tries again, and the loop looks by
+     * itself.
+     */
+    l->signalled = written > 0 || errno == EAGAIN;
 }
 
 void loop_post_done(request *r) {
@@ -270,8 +275,8 @@ static void on_resume(evutil_socket_t fd, short what, void *context) {
     loop *l = context;
     (void)fd;
     (void)what;
-    if (!l->draining) {
-        event_add(&l->listen_event, NULL);
+    if (!l->draining && event_add(&l->listen_event, NULL) != 0) {
+        pause_accepting(l);
     }
 }
 
@@ -329,12 +334,7 @@ static void on_drain_over(evutil_socket_t fd, short what, void *context) {
     loop_end_round(l);
 }
 
-static void on_mail(evutil_socket_t fd, short what, void *context) {
-    loop *l = context;
-    char sink[64];
-    (void)what;
-    while (read(fd, sink, sizeof sink) == (ssize_t)sizeof sink) {
-    }
+static void take_mail(loop *l) {
     pthread_mutex_lock(&l->lock);
     service_job *done = l->done_first;
     wake *wakes = l->wakes;
@@ -358,6 +358,20 @@ static void on_mail(evutil_socket_t fd, short what, void *context) {
         begin_drain(l);
     }
     loop_end_round(l);
+}
+
+static void on_mail(evutil_socket_t fd, short what, void *context) {
+    char sink[64];
+    (void)what;
+    while (read(fd, sink, sizeof sink) == (ssize_t)sizeof sink) {
+    }
+    take_mail(context);
+}
+
+static void on_look(evutil_socket_t fd, short what, void *context) {
+    (void)fd;
+    (void)what;
+    take_mail(context);
 }
 
 /* ---- life ---- */
@@ -391,7 +405,9 @@ godwit_status loop_init(loop *l, server *s, int listener) {
     event_assign(&l->pipe_event, l->base, l->pipe_read, EV_READ | EV_PERSIST, on_mail, l);
     evtimer_assign(&l->resume_event, l->base, on_resume, l);
     evtimer_assign(&l->drain_event, l->base, on_drain_over, l);
-    if (event_add(&l->listen_event, NULL) != 0 || event_add(&l->pipe_event, NULL) != 0) {
+    event_assign(&l->look_event, l->base, -1, EV_PERSIST, on_look, l);
+    if (event_add(&l->listen_event, NULL) != 0 || event_add(&l->pipe_event, NULL) != 0 ||
+        event_add(&l->look_event, &(struct timeval){.tv_sec = MAIL_LOOK_S}) != 0) {
         return GODWIT_IO;
     }
     return GODWIT_OK;

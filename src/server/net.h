@@ -102,7 +102,7 @@ struct loop {
     bool has_thread;
     struct event_base *base;
     int listener, pipe_read, pipe_write;
-    struct event listen_event, pipe_event, resume_event, drain_event;
+    struct event listen_event, pipe_event, resume_event, drain_event, look_event;
     conn *conns;
     conn *graveyard; /* closed in this round, freed at its end */
     size_t requests; /* out in the pool */
