@@ -42,8 +42,11 @@ static godwit_status resolve(const config *settings, endpoint *out, char message
     const char *host = strcmp(settings->host, "localhost") == 0 ? "127.0.0.1" : settings->host;
     int code = getaddrinfo(host, settings->port, &hints, &found);
     if (code != 0 || !found) {
-        snprintf(message, 512, "can't listen on %s: %s", settings->host, gai_strerror(code));
-        return GODWIT_INVALID;
+        snprintf(message, 512, "can't listen on %s: %s", settings->host,
+                 code == EAI_SYSTEM ? strerror(errno) : gai_strerror(code));
+        return code == EAI_AGAIN || code == EAI_SYSTEM ? GODWIT_IO
+               : code == EAI_MEMORY                    ? GODWIT_NOMEM
+                                                       : GODWIT_INVALID;
     }
     memcpy(&out->address, found->ai_addr, found->ai_addrlen);
     out->length = found->ai_addrlen;
@@ -145,6 +148,7 @@ static godwit_status open_listeners(daemon_server *d, const config *settings, ch
         if (i == 0) {
             e.length = sizeof e.address;
             if (getsockname(fd, (struct sockaddr *)&e.address, &e.length) != 0) {
+                snprintf(message, 512, "can't ask which port it is: %s", strerror(errno));
                 return GODWIT_IO;
             }
         }
