@@ -169,6 +169,27 @@ godwit_status registry_changed(godwit *g) {
     return status == GODWIT_OK ? registry_load(g) : status;
 }
 
+/* Both or neither: what is kept is never learned again, so a registry that was not told of it would
+ * go on without. */
+static godwit_status take_learned(godwit *g, const char *key, slice text) {
+    godwit_status status = db_begin(&g->db);
+    if (status != GODWIT_OK) {
+        return status;
+    }
+    status = client_meta_set(g, key, text);
+    if (status == GODWIT_OK) {
+        status = registry_changed(g);
+    }
+    if (status == GODWIT_OK) {
+        status = db_commit(&g->db);
+    }
+    if (status != GODWIT_OK) {
+        db_rollback(&g->db);
+        g->registry.loaded = false;
+    }
+    return status;
+}
+
 godwit_status registry_learn(godwit *g, const char *key, const json *tables,
                              void (*write)(bytes *b, const json *tables)) {
     slice known = {0};
@@ -183,10 +204,7 @@ godwit_status registry_learn(godwit *g, const char *key, const json *tables,
     godwit_status status = b.failed ? GODWIT_NOMEM : client_meta_text(g, &a, key, &known);
     known = known.ptr ? known : SLICE("{}");
     if (status == GODWIT_OK && !slice_equal(known, bytes_view(&b))) {
-        status = client_meta_set(g, key, bytes_view(&b));
-        if (status == GODWIT_OK) {
-            status = registry_changed(g);
-        }
+        status = take_learned(g, key, bytes_view(&b));
     }
     bytes_deinit(&b);
     arena_deinit(&a);

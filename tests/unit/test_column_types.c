@@ -68,6 +68,25 @@ static void waiting_operations_are_shown_merged(void **state) {
     world_deinit(&w);
 }
 
+/* A disk that fails between keeping the types and telling the registry: they are learned by the
+ * next sync, not taken for known. */
+static void types_are_learned_whole_or_not(void **state) {
+    (void)state;
+    world w;
+    memset(&w, 0, sizeof w);
+    kit_init(&w.server, WORLD_SCHEMA, CONFIG);
+    (void)world_field_device(&w);
+    device *d = &w.devices[0];
+    device_exec(d, "CREATE TEMP TRIGGER refuse BEFORE UPDATE ON godwit_meta WHEN NEW.k ="
+                   " 'registry_version' BEGIN SELECT RAISE(ABORT, 'no'); END");
+    assert_int_not_equal(godwit_sync(d->g, 1000, NULL), GODWIT_OK);
+    assert_int_equal(device_int(d, "SELECT count(*) FROM godwit_meta WHERE k = 'columnTypes'"), 0);
+    device_exec(d, "DROP TRIGGER refuse");
+    assert_int_equal(godwit_sync(d->g, 1000, NULL), GODWIT_OK);
+    assert_int_equal(device_int(d, "SELECT count(*) FROM godwit_meta WHERE k = 'columnTypes'"), 1);
+    world_deinit(&w);
+}
+
 /* ---- I22 ---- */
 
 static uint64_t below(world *w, uint64_t n) {
@@ -225,6 +244,7 @@ static void counters_are_sums_and_sets_add_wins(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(waiting_operations_are_shown_merged),
+        cmocka_unit_test(types_are_learned_whole_or_not),
         cmocka_unit_test(counters_are_sums_and_sets_add_wins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
