@@ -135,6 +135,8 @@ static godwit_status take_registration(godwit *g, pump *p, arena *a, slice body)
     if (status == GODWIT_OK && more && known && !told) {
         status = identity_want_reconcile(g, p->request.scope,
                                          "a snapshot comes in place of what follows the cursor");
+    } else if (status == GODWIT_OK && more && known) {
+        status = identity_note_unproved(g, p->request.scope);
     }
     return status == GODWIT_OK ? store_registration(g, a, &p->request, head) : status;
 }

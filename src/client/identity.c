@@ -149,6 +149,16 @@ godwit_status identity_want_reconcile(godwit *g, slice scope, const char *why) {
     return client_meta_set(g, key, why ? slice_of(why) : (slice){0});
 }
 
+static void unproved_key(char out[160], slice scope) {
+    snprintf(out, 160, "unproved:" SLICE_FMT, SLICE_ARG(scope));
+}
+
+godwit_status identity_note_unproved(godwit *g, slice scope) {
+    char key[160];
+    unproved_key(key, scope);
+    return client_meta_set(g, key, SLICE("1"));
+}
+
 /* ---- Every scope, in one transaction ---- */
 
 typedef godwit_status (*scope_step)(godwit *g, slice scope);
@@ -225,6 +235,26 @@ static bool place_of(godwit *g, char hex[33]) {
     return known;
 }
 
+/* Where a snapshot has taken the place of the cursor only the identity that is given up knew what
+ * had been acknowledged, and would have told by its next push that the server's history is another
+ * one. */
+static godwit_status rekey_moved(godwit *g, slice scope) {
+    char key[160];
+    int64_t unproved = 0;
+    unproved_key(key, scope);
+    godwit_status status = db_int(
+        &g->db, &unproved, "SELECT count(*) FROM godwit_meta WHERE k = ?1", "s", slice_of(key));
+    if (status == GODWIT_OK) {
+        status = identity_rekey(g, scope);
+    }
+    if (status == GODWIT_OK && unproved) {
+        status = client_meta_set(g, key, (slice){0});
+    }
+    return status == GODWIT_OK && unproved
+               ? identity_want_reconcile(g, scope, "an identity was given up")
+               : status;
+}
+
 static godwit_status rekey_everything(godwit *g, slice place) {
     bool more = true;
     godwit_status status = db_begin(&g->db);
@@ -238,7 +268,7 @@ static godwit_status rekey_everything(godwit *g, slice place) {
         status = each_scope(g,
                             "SELECT scope FROM godwit_identity WHERE current = 1 AND scope > ?1"
                             " ORDER BY scope LIMIT 1",
-                            identity_rekey);
+                            rekey_moved);
     }
     if (status == GODWIT_OK) {
         status = client_meta_set(g, "place", place);

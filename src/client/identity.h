@@ -34,5 +34,8 @@ godwit_status identity_check_server(godwit *g, slice server_id, bool *changed) M
  * for the log, NULL clears it. */
 godwit_status identity_reconcile_wanted(godwit *g, slice scope, bool *wanted) MUST_USE;
 godwit_status identity_want_reconcile(godwit *g, slice scope, const char *why) MUST_USE;
+/* A snapshot takes the place of the cursor: the current identity's next push tells whether the
+ * server has this history. Should it be given up before, streams are compared. */
+godwit_status identity_note_unproved(godwit *g, slice scope) MUST_USE;
 
 #endif

@@ -229,13 +229,49 @@ static void test_a_migration_after_the_restore(void **state) {
     world_close(&w);
 }
 
-/* A device that was restored, or never heard of its success, after the server has forgotten what
- * became of each operation: they are not stuck, nor done again. */
 static bool answers_of_sync(loopback *l, const char *path) {
     (void)l;
     return strcmp(path, "/v1/sync") == 0;
 }
 
+/* The snapshot is there, and before the next push could tell that the history is another one, the
+ * database comes to another place, where its identity is given up. */
+static void test_a_move_after_the_snapshot(void **state) {
+    (void)state;
+    world w;
+    char saved[400];
+    world_open(&w);
+    godwit *g = new_device(&w, 0);
+    new_device(&w, 1);
+    insert(&w, 0);
+    settle_all(&w);
+    path_of(&w, "saved", 7, saved);
+    loopback_save(&w.l, saved);
+    insert(&w, 0);
+    settle(&w, 0);
+    loopback_put_back(&w.l, saved);
+    attach_store(&w, g, "rw");
+    run(g, "ALTER TABLE store.pins ADD COLUMN later TEXT; DETACH store");
+    loopback_restart(&w.l);
+    insert(&w, 1);
+    insert(&w, 1);
+    settle(&w, 1);
+    must(g, godwit_migrate(g, "begin"), "begin");
+    run(g, "ALTER TABLE pins ADD COLUMN later TEXT");
+    must(g, godwit_migrate(g, "end"), "end");
+    w.l.lose_answer = answers_of_sync;
+    assert_int_equal(godwit_sync(g, 0, NULL), GODWIT_UNREACHABLE);
+    w.l.lose_answer = NULL;
+    assert_int_equal(number(g, "SELECT count(*) FROM godwit_cursor WHERE state = 'live'"), 1);
+    run(g, "UPDATE godwit_meta SET v = 'none' WHERE k = 'place'");
+    settle(&w, 0);
+    settle(&w, 0);
+    assert_int_equal(loopback_int(&w.l, "SELECT count(*) FROM pins"), w.made);
+    world_close(&w);
+}
+
+/* A device that was restored, or never heard of its success, after the server has forgotten what
+ * became of each operation: they are not stuck, nor done again. */
 static void test_a_forgotten_ledger(void **state) {
     (void)state;
     world w;
@@ -347,6 +383,7 @@ int main(void) {
         cmocka_unit_test(test_a_decision_about_a_lost_conflict),
         cmocka_unit_test(test_dependencies_come_back),
         cmocka_unit_test(test_a_migration_after_the_restore),
+        cmocka_unit_test(test_a_move_after_the_snapshot),
         cmocka_unit_test(test_a_forgotten_ledger),
         cmocka_unit_test(test_a_snapshot_of_another_history),
         cmocka_unit_test(test_a_silent_device_notices),
