@@ -76,6 +76,7 @@ godwit_status pg_key_arrays(pg_link *l, arena *a, const pg_table *info, const sl
 /* ---- texts ---- */
 
 static const char *text_of(arena *a, bytes *b) {
+    a->failed = a->failed || b->failed;
     slice s = b->failed ? (slice){0} : arena_copy(a, bytes_view(b));
     return s.ptr;
 }
@@ -270,6 +271,7 @@ static godwit_status build_column(arena *a, bytes *b, const PGresult *r, int row
     bytes_clear(b);
     json_write_text(b, info->table->columns[at].name);
     bytes_char(b, ':');
+    a->failed = a->failed || b->failed;
     column->json_key = arena_copy(a, bytes_view(b));
     return a->failed ? GODWIT_NOMEM : GODWIT_OK;
 }

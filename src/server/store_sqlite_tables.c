@@ -48,6 +48,7 @@ static char affinity_of(slice type) {
 }
 
 static const char *text_of(arena *a, bytes *b) {
+    a->failed = a->failed || b->failed;
     slice s = b->failed ? (slice){0} : arena_copy(a, bytes_view(b));
     return s.ptr;
 }
@@ -126,6 +127,7 @@ static godwit_status build_columns(db *d, arena *a, bytes *b, table_info *info) 
         bytes_clear(b);
         json_write_text(b, t->columns[i].name);
         bytes_char(b, ':');
+        a->failed = a->failed || b->failed;
         info->columns[i].json_key = arena_copy(a, bytes_view(b));
     }
     int64_t triggers = 0;

@@ -88,7 +88,43 @@ static void no_text_is_not_no_value(void **state) {
     kit_deinit(&k);
 }
 
+/* The statements of the tables are texts, too: a store that opens has all of them. */
+static void a_store_that_opens_works(void **state) {
+    (void)state;
+    kit k;
+    int point = 0;
+    kit_init(&k, FAMILY, NULL);
+    const service_options options = {.store = arena_printf(&k.a, "%s/data", k.dir),
+                                     .schema_file = k.schema_path,
+                                     .config_tables = k.config_path,
+                                     .now_ms = kit_now,
+                                     .context = &k};
+    for (hits = 1; hits && point < POINTS_MAX * 10; point++) {
+        kit_close(&k);
+        hits = 0;
+        behind = -1;
+        left = point;
+        godwit_status status = service_open(&options, &k.s, k.message);
+        left = -1;
+        if (status == GODWIT_OK) {
+            assert_int_equal(service_reader_open(k.s, &k.r), GODWIT_OK);
+        } else {
+            assert_int_equal(kit_try_open(&k), GODWIT_OK);
+        }
+        const char *body = arena_printf(
+            &k.a,
+            "{\"operations\":[{\"id\":\"1\",\"operation\":\"create\",\"entityType\":\"parents\","
+            "\"entityId\":\"[\\\"o%d\\\",\\\"y\\\"]\",\"idempotencyKey\":\"o%d\",\"payload\":{}}"
+            "]" WHO "}",
+            point, point);
+        assert_text(kit_push_text(&k, body), "results.0.outcome", "applied");
+    }
+    assert_true(point > 5 && point < POINTS_MAX * 10);
+    kit_deinit(&k);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(no_text_is_not_no_value)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(no_text_is_not_no_value),
+                                       cmocka_unit_test(a_store_that_opens_works)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
