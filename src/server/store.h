@@ -364,7 +364,8 @@ typedef struct {
 godwit_status store_feed_open(store_reader *r, slice scope, int64_t after_seq) MUST_USE;
 /* *row false at the end. */
 godwit_status store_feed_commit(store_reader *r, store_commit_row *out, bool *row) MUST_USE;
-/* Changes of commit `seq`, in order; skips those of earlier commits. */
+/* Changes of the commit that was read last, whose number is `seq`, in order. *row false at their
+ * end. */
 godwit_status store_feed_change(store_reader *r, int64_t seq, store_change_row *out,
                                 bool *row) MUST_USE;
 void store_feed_close(store_reader *r);

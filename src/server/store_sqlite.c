@@ -24,6 +24,9 @@
  *    vclock and col_meta NULL = as the creating operation left them
  *  - godwit_change.vclock/clock_seq: the row's vector clock for the feed, NULL = {"$":0, author:
  * clock_seq}
+ *  - godwit_change.no: rows that are only added are cheapest in the order they come, and change is
+ * the widest table. A commit's changes are those from first_change to last_change that name it
+ * (none when last_change is less): numbers may be given again after everything was deleted
  *  - godwit_op.result: a whole number n = the after-image of change n of the commit (a create's row
  * is not stored twice)
  *  - godwit_table: which tables are tracked, and foreign keys that are declared but not enforced */
@@ -90,6 +93,21 @@ static const char *const steps[] = {
     /* what an operation in conflict wanted, and who the two sides were */
     ("ALTER TABLE godwit_conflict ADD COLUMN operation TEXT;"
      "ALTER TABLE godwit_conflict ADD COLUMN writers TEXT;"),
+    /* changes in the order they were written, found by way of their commit */
+    ("CREATE TABLE godwit_change_was AS SELECT * FROM godwit_change ORDER BY scope, commit_seq, "
+     "idx;"
+     "DROP TABLE godwit_change;"
+     "CREATE TABLE godwit_change(no INTEGER PRIMARY KEY, scope INTEGER NOT NULL,"
+     " commit_seq INTEGER NOT NULL, idx INTEGER NOT NULL, tbl TEXT NOT NULL, pk TEXT NOT NULL,"
+     " kind TEXT NOT NULL, full_row INTEGER NOT NULL, prev_seq INTEGER, clock_seq INTEGER,"
+     " vclock TEXT, cols TEXT);"
+     "INSERT INTO godwit_change SELECT rowid, * FROM godwit_change_was ORDER BY rowid;"
+     "DROP TABLE godwit_change_was;"
+     "ALTER TABLE godwit_commit ADD COLUMN first_change INTEGER NOT NULL DEFAULT 1;"
+     "ALTER TABLE godwit_commit ADD COLUMN last_change INTEGER NOT NULL DEFAULT 0;"
+     "UPDATE godwit_commit SET first_change = f.least, last_change = f.most FROM (SELECT scope,"
+     " commit_seq, min(no) AS least, max(no) AS most FROM godwit_change GROUP BY scope, commit_seq)"
+     " AS f WHERE f.scope = godwit_commit.scope AND f.commit_seq = godwit_commit.commit_seq;"),
 };
 
 static godwit_status explain(char *message, const char *what, const char *why,
@@ -220,6 +238,7 @@ godwit_status lite_begin(store *st) {
     godwit_status status = st->lax ? db_exec(&st->d, STORE_DURABLE) : GODWIT_OK;
     if (status == GODWIT_OK) {
         st->lax = false;
+        st->last_change = 0;
         status = db_begin(&st->d);
     }
     return status;
@@ -283,6 +302,12 @@ godwit_status sqlite_name(store *st, slice name, int64_t *no) {
         memcpy(slot->text, name.ptr, name.len);
     }
     return status;
+}
+
+godwit_status sqlite_last_change(store *st) {
+    return st->last_change ? GODWIT_OK
+                           : db_int(&st->d, &st->last_change,
+                                    "SELECT coalesce(max(no), 0) FROM godwit_change", "");
 }
 
 /* ---- scope ---- */

@@ -121,7 +121,10 @@ struct store {
     bytes json; /* scratch */
     bytes text; /* scratch */
     known_name names[NAME_SLOTS];
-    bool lax; /* commits may not be on disk when they return: made good before the next one begins */
+    int64_t
+        last_change; /* highest godwit_change.no, once asked for in a transaction; 0 = not yet */
+    bool
+        lax; /* commits may not be on disk when they return: made good before the next one begins */
     const char *step_failed; /* what the last refused statement was doing, for messages */
 };
 
@@ -129,6 +132,13 @@ struct store {
 godwit_status sqlite_name(store *st, slice name, int64_t *no) MUST_USE;
 /* The same without giving one: 0 when it has none. */
 godwit_status sqlite_name_find(db *d, slice name, int64_t *no) MUST_USE;
+
+/* Sets last_change if it is not known; whoever adds a change counts it up and takes that number. */
+godwit_status sqlite_last_change(store *st) MUST_USE;
+/* Join of a commit c with its changes h. */
+#define SQLITE_CHANGES_OF_COMMIT                                                                   \
+    "h.no BETWEEN c.first_change AND c.last_change AND h.scope = c.scope AND h.commit_seq ="       \
+    " c.commit_seq"
 
 /* On either side's connection (store_sqlite.c). */
 godwit_status sqlite_scope_load(db *d, slice scope, store_scope *out) MUST_USE;

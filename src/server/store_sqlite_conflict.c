@@ -43,9 +43,10 @@ static godwit_status add_change(ledger *l, slice entity, const store_conflict_ro
     }
     return db_run(&l->st->d,
                   "INSERT INTO godwit_change(scope, commit_seq, idx, tbl, pk, kind, full_row,"
-                  " prev_seq, clock_seq, cols) VALUES (?1, ?2, ?3, '_conflicts', ?4, 'U', 1, 0, 0,"
-                  " ?5)",
-                  "iiiss", l->scope_no, l->commit->commit_seq, l->index++, row->id, bytes_view(b));
+                  " prev_seq, clock_seq, cols, no) VALUES (?1, ?2, ?3, '_conflicts', ?4, 'U', 1, 0,"
+                  " 0, ?5, ?6)",
+                  "iiissi", l->scope_no, l->commit->commit_seq, l->index++, row->id, bytes_view(b),
+                  ++l->st->last_change);
 }
 
 static slice or_null(slice s) {

@@ -20,8 +20,9 @@ static godwit_status bind_ints(db *d, sqlite3_stmt *stmt, int64_t a, int64_t b, 
 static godwit_status read_image(store *st, arena *a, int64_t scope, int64_t commit_seq,
                                 int64_t index, slice *out) {
     godwit_status status = db_text(&st->d, a, out,
-                                   "SELECT cols FROM godwit_change WHERE scope = ?1 AND"
-                                   " commit_seq = ?2 AND idx = ?3",
+                                   "SELECT h.cols FROM godwit_commit c CROSS JOIN godwit_change h"
+                                   " ON " SQLITE_CHANGES_OF_COMMIT
+                                   " WHERE c.scope = ?1 AND c.commit_seq = ?2 AND h.idx = ?3",
                                    "iii", scope, commit_seq, index);
     return status == GODWIT_NOT_FOUND ? GODWIT_OK : status;
 }
@@ -399,8 +400,9 @@ godwit_status lite_deleted_load(store *st, arena *a, slice scope, int64_t seq, s
     *count = 0;
     godwit_status status = db_prepare(
         &st->d,
-        "SELECT tbl, pk FROM godwit_change WHERE scope = (SELECT no FROM godwit_name WHERE name ="
-        " ?1) AND commit_seq = ?2 AND kind = 'D' ORDER BY idx",
+        "SELECT h.tbl, h.pk FROM godwit_commit c CROSS JOIN godwit_change h"
+        " ON " SQLITE_CHANGES_OF_COMMIT " WHERE c.scope = (SELECT no FROM godwit_name WHERE name ="
+        " ?1) AND c.commit_seq = ?2 AND h.kind = 'D' ORDER BY h.no",
         &stmt);
     if (status == GODWIT_OK) {
         status = db_bind_slice(&st->d, stmt, 1, scope);

@@ -26,8 +26,7 @@ struct store_reader {
     connection_tables tables;
     sqlite3_stmt *stmts[READ_COUNT];
     sqlite3_stmt *conflicts; /* the one of them that lists conflicts now */
-    bool change_ready;       /* the change statement stands on a row not handed out yet */
-    bool change_done;
+    bool changes_open;       /* of the commit that the feed stands on */
     const schema_table *live_table;
     int64_t scope;     /* of the open table */
     arena row_memory;  /* of one live row */
@@ -231,53 +230,42 @@ static void read_change(sqlite3_stmt *stmt, int from, store_change_row *out) {
 
 godwit_status lite_feed_open(store_reader *r, slice scope, int64_t after_seq) {
     int64_t no = 0;
-    r->change_ready = false;
-    r->change_done = false;
+    r->changes_open = false;
     godwit_status status = number_of(r, scope, &no);
-    if (status == GODWIT_OK) {
-        status = open_statement(r, READ_COMMITS,
-                                "SELECT " COMMIT_COLUMNS " FROM godwit_commit c WHERE c.scope = ?1"
-                                " AND c.commit_seq > ?2 ORDER BY c.commit_seq",
-                                "ii", no, after_seq);
-    }
-    if (status == GODWIT_OK) {
-        status = open_statement(r, READ_CHANGES,
-                                "SELECT " CHANGE_COLUMNS " FROM godwit_change h WHERE h.scope = ?1"
-                                " AND h.commit_seq > ?2 ORDER BY h.commit_seq, h.idx",
-                                "ii", no, after_seq);
-    }
-    return status;
+    return status == GODWIT_OK
+               ? open_statement(r, READ_COMMITS,
+                                "SELECT " COMMIT_COLUMNS ", c.first_change, c.last_change, c.scope"
+                                " FROM godwit_commit c WHERE c.scope = ?1 AND c.commit_seq > ?2"
+                                " ORDER BY c.commit_seq",
+                                "ii", no, after_seq)
+               : status;
 }
 
 godwit_status lite_feed_commit(store_reader *r, store_commit_row *out, bool *row) {
+    r->changes_open = false;
     godwit_status status = db_step(&r->d, r->stmts[READ_COMMITS], row);
     return status == GODWIT_OK && *row ? read_commit(r, r->stmts[READ_COMMITS], out) : status;
 }
 
+/* seq is that of the commit the feed stands on. */
 godwit_status lite_feed_change(store_reader *r, int64_t seq, store_change_row *out, bool *row) {
-    sqlite3_stmt *stmt = r->stmts[READ_CHANGES];
+    sqlite3_stmt *commit = r->stmts[READ_COMMITS];
     godwit_status status = GODWIT_OK;
     *row = false;
-    while (!r->change_done) {
-        if (!r->change_ready) {
-            bool more = false;
-            status = db_step(&r->d, stmt, &more);
-            if (status != GODWIT_OK || !more) {
-                r->change_done = true;
-                return status;
-            }
-            r->change_ready = true;
-        }
-        int64_t at = sqlite3_column_int64(stmt, 0);
-        if (at > seq) {
-            return GODWIT_OK; /* kept for the next commit */
-        }
-        r->change_ready = false;
-        if (at == seq) {
-            read_change(stmt, 0, out);
-            *row = true;
-            return GODWIT_OK;
-        }
+    if (!r->changes_open) {
+        status =
+            open_statement(r, READ_CHANGES,
+                           "SELECT " CHANGE_COLUMNS " FROM godwit_change h WHERE h.no BETWEEN ?1"
+                           " AND ?2 AND h.scope = ?3 AND h.commit_seq = ?4 ORDER BY h.no",
+                           "iiii", sqlite3_column_int64(commit, 8), sqlite3_column_int64(commit, 9),
+                           sqlite3_column_int64(commit, 10), seq);
+        r->changes_open = status == GODWIT_OK;
+    }
+    if (status == GODWIT_OK) {
+        status = db_step(&r->d, r->stmts[READ_CHANGES], row);
+    }
+    if (status == GODWIT_OK && *row) {
+        read_change(r->stmts[READ_CHANGES], 0, out);
     }
     return status;
 }
@@ -478,8 +466,10 @@ godwit_status lite_history(store_reader *r, slice scope, const schema_table *t, 
         status =
             open_statement(r, READ_HISTORY,
                            "SELECT " COMMIT_COLUMNS ", " CHANGE_COLUMNS
-                           " FROM godwit_change h JOIN godwit_commit c USING (scope, commit_seq)"
-                           " WHERE h.scope = ?1 AND h.commit_seq = ?2 AND h.tbl = ?3 AND h.pk = ?4",
+                           " FROM godwit_commit c CROSS JOIN godwit_change h"
+                           " ON " SQLITE_CHANGES_OF_COMMIT
+                           " WHERE c.scope = ?1 AND c.commit_seq = ?2 AND h.tbl = ?3 AND h.pk ="
+                           " ?4",
                            "iiss", no, seq, t->name, id);
     }
     if (status == GODWIT_OK) {

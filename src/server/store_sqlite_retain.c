@@ -62,8 +62,9 @@ godwit_status lite_marks_save(store *st, slice scope, const retain_scope *marks)
 /* ---- the log ---- */
 
 typedef struct {
-    int64_t seq, device, first, last;
+    int64_t seq, device, first, last, first_change, last_change;
 } commit_place;
+#define CHANGES_AT "no BETWEEN ?3 AND ?4 AND scope = ?1 AND commit_seq = ?2"
 
 /* The first commit behind `after`, at most `upto`. seq 0: there is none. */
 static godwit_status next_commit(store *st, int64_t scope, int64_t after, int64_t upto,
@@ -71,11 +72,12 @@ static godwit_status next_commit(store *st, int64_t scope, int64_t after, int64_
     sqlite3_stmt *stmt = NULL;
     bool row = false;
     *out = (commit_place){0};
-    godwit_status status = db_prepare(
-        &st->d,
-        "SELECT commit_seq, device_id, first_seq, last_seq FROM godwit_commit WHERE"
-        " scope = ?1 AND commit_seq > ?2 AND commit_seq <= ?3 ORDER BY commit_seq LIMIT 1",
-        &stmt);
+    godwit_status status =
+        db_prepare(&st->d,
+                   "SELECT commit_seq, device_id, first_seq, last_seq, first_change, last_change"
+                   " FROM godwit_commit WHERE scope = ?1 AND commit_seq > ?2 AND commit_seq"
+                   " <= ?3 ORDER BY commit_seq LIMIT 1",
+                   &stmt);
     if (status == GODWIT_OK) {
         status = db_bind_int(&st->d, stmt, 1, scope);
     }
@@ -90,7 +92,8 @@ static godwit_status next_commit(store *st, int64_t scope, int64_t after, int64_
     }
     if (status == GODWIT_OK && row) {
         *out = (commit_place){sqlite3_column_int64(stmt, 0), sqlite3_column_int64(stmt, 1),
-                              sqlite3_column_int64(stmt, 2), sqlite3_column_int64(stmt, 3)};
+                              sqlite3_column_int64(stmt, 2), sqlite3_column_int64(stmt, 3),
+                              sqlite3_column_int64(stmt, 4), sqlite3_column_int64(stmt, 5)};
     }
     db_done(&st->d, stmt);
     return status;
@@ -98,20 +101,15 @@ static godwit_status next_commit(store *st, int64_t scope, int64_t after, int64_
 
 /* A row deleted by this commit and not made again since is forgotten; where rows are deleted softly
  * the row is still there, and so stays what is known of it. */
-static godwit_status forget_tombstones(store *st, int64_t scope, int64_t commit_seq,
+static godwit_status forget_tombstones(store *st, int64_t scope, const commit_place *at,
                                        int64_t *rows_left) {
     sqlite3_stmt *stmt = NULL;
     bool row = true;
-    godwit_status status =
-        db_prepare(&st->d,
-                   "SELECT tbl, pk FROM godwit_change WHERE scope = ?1 AND commit_seq = ?2 AND kind"
-                   " = 'D'",
-                   &stmt);
-    if (status == GODWIT_OK) {
-        status = db_bind_int(&st->d, stmt, 1, scope);
-    }
-    if (status == GODWIT_OK) {
-        status = db_bind_int(&st->d, stmt, 2, commit_seq);
+    godwit_status status = db_prepare(
+        &st->d, "SELECT tbl, pk FROM godwit_change WHERE " CHANGES_AT " AND kind = 'D'", &stmt);
+    const int64_t place[] = {scope, at->seq, at->first_change, at->last_change};
+    for (int i = 0; status == GODWIT_OK && i < (int)COUNT_OF(place); i++) {
+        status = db_bind_int(&st->d, stmt, i + 1, place[i]);
     }
     while (status == GODWIT_OK && row) {
         status = db_step(&st->d, stmt, &row);
@@ -124,7 +122,7 @@ static godwit_status forget_tombstones(store *st, int64_t scope, int64_t commit_
             status = db_run(&st->d,
                             "DELETE FROM godwit_row WHERE scope = ?1 AND tbl = ?2 AND pk = ?3 AND"
                             " del_ver = ?4",
-                            "issi", scope, table, db_column_slice(stmt, 1), commit_seq);
+                            "issi", scope, table, db_column_slice(stmt, 1), at->seq);
             (*rows_left)--;
         }
     }
@@ -138,10 +136,10 @@ static void count_rows(store *st, int64_t *rows_left) {
 
 static godwit_status forget_content(store *st, int64_t scope, const commit_place *at,
                                     int64_t *rows_left) {
-    godwit_status status = forget_tombstones(st, scope, at->seq, rows_left);
+    godwit_status status = forget_tombstones(st, scope, at, rows_left);
     if (status == GODWIT_OK) {
-        status = db_run(&st->d, "DELETE FROM godwit_change WHERE scope = ?1 AND commit_seq = ?2",
-                        "ii", scope, at->seq);
+        status = db_run(&st->d, "DELETE FROM godwit_change WHERE " CHANGES_AT, "iiii", scope,
+                        at->seq, at->first_change, at->last_change);
         count_rows(st, rows_left);
     }
     if (status == GODWIT_OK && at->first > 0) {

@@ -78,15 +78,15 @@ static godwit_status run(db *d, sqlite3_stmt *stmt, const char *types, ...) {
     " WHERE scope = ?1 AND tbl = ?2 AND pk = ?3"
 #define CHANGE_INSERT                                                                              \
     "INSERT INTO godwit_change(scope, commit_seq, idx, tbl, pk, kind, full_row, prev_seq, "        \
-    "clock_seq,"                                                                                   \
-    " vclock, cols) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+    "clock_seq, vclock, cols, no) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
 #define OP_INSERT                                                                                  \
     "INSERT INTO godwit_op(scope, device_id, seq, lineage, lsn, op_key, commit_seq, outcome, "     \
     "code,"                                                                                        \
     " detail, conflicts, result) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
 #define COMMIT_INSERT                                                                              \
     "INSERT INTO godwit_commit(scope, commit_seq, salt, origin, device_id, first_seq, last_seq,"   \
-    " outcome, user_id, committed_at) VALUES (?1, ?2, ?3, 'device', ?4, ?5, ?6, ?7, ?8, ?9)"
+    " outcome, user_id, committed_at, first_change, last_change) VALUES (?1, ?2, ?3, 'device',"    \
+    " ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
 
 static godwit_status prepare_all(store *st) {
     static const struct {
@@ -229,10 +229,11 @@ static godwit_status save_change(save *s, size_t index) {
     }
     godwit_status status = save_meta(s, change, clock);
     if (status == GODWIT_OK) {
-        status = run(&st->d, st->hot[HOT_CHANGE], "iiittsiiiss", s->scope_no, s->commit->commit_seq,
-                     (int64_t)index, row->table->name, row->id,
+        status = run(&st->d, st->hot[HOT_CHANGE], "iiittsiiissi", s->scope_no,
+                     s->commit->commit_seq, (int64_t)index, row->table->name, row->id,
                      change->is_delete ? SLICE("D") : SLICE("U"), (int64_t)change->full,
-                     change->prev_seq, clock_seq, clock, or_null(change->columns_json));
+                     change->prev_seq, clock_seq, clock, or_null(change->columns_json),
+                     ++st->last_change);
     }
     return status == GODWIT_OK && s->c->a->failed ? GODWIT_NOMEM : status;
 }
@@ -361,6 +362,10 @@ godwit_status lite_group_save(store *st, decide_context *c, const store_author *
         status = name_numbers(&s);
     }
     if (status == GODWIT_OK) {
+        status = sqlite_last_change(st);
+    }
+    const int64_t first_change = st->last_change + 1;
+    if (status == GODWIT_OK) {
         status = save_rows(&s);
     }
     for (size_t i = 0; status == GODWIT_OK && i < commit->result_count; i++) {
@@ -370,9 +375,10 @@ godwit_status lite_group_save(store *st, decide_context *c, const store_author *
         status = sqlite_conflicts_save(st, c, author, s.scope_no, ops, commit);
     }
     if (status == GODWIT_OK) {
-        status = run(&st->d, st->hot[HOT_COMMIT], "iiiziisii", s.scope_no, commit->commit_seq,
+        status = run(&st->d, st->hot[HOT_COMMIT], "iiiziisiiii", s.scope_no, commit->commit_seq,
                      next_salt(), s.device_no, commit->first_seq, commit->last_seq,
-                     slice_of(op_outcome_name(commit->outcome)), s.user_no, commit->at_ms);
+                     slice_of(op_outcome_name(commit->outcome)), s.user_no, commit->at_ms,
+                     first_change, st->last_change);
     }
     return status == GODWIT_OK && c->a->failed ? GODWIT_NOMEM : status;
 }
