@@ -398,6 +398,6 @@ godwit_status pg_device_read(pg_link *l, arena *a, slice scope, slice device_id,
 /* ---- Godwit's own schema (store_postgres.sql, embedded by tools/embed) ---- */
 
 extern const char pg_ddl[]; /* makes schema godwit, or brings an older one up to date */
-#define PG_DDL_VERSION 2
+#define PG_DDL_VERSION 3
 
 #endif

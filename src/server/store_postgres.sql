@@ -58,7 +58,15 @@ CREATE TABLE IF NOT EXISTS godwit.op (
   op_key bytea NOT NULL, commit_seq bigint NOT NULL, outcome text NOT NULL, code text,
   detail text, conflicts json, result_change int, result json,
   PRIMARY KEY (scope, device_id, seq));
-CREATE INDEX IF NOT EXISTS op_origin ON godwit.op (scope, lineage, lsn);
+-- operations of a device's own lineage are found by the device: own_lsn is the highest of them
+ALTER TABLE godwit.device ADD COLUMN IF NOT EXISTS own_lsn bigint;
+UPDATE godwit.device d SET own_lsn = coalesce((SELECT max(o.lsn) FROM godwit.op o
+  WHERE o.scope = d.scope AND o.lineage = d.device_id AND o.device_id = d.device_id), 0)
+  WHERE own_lsn IS NULL;
+ALTER TABLE godwit.device ALTER COLUMN own_lsn SET DEFAULT 0, ALTER COLUMN own_lsn SET NOT NULL;
+DROP INDEX IF EXISTS godwit.op_origin;
+CREATE INDEX IF NOT EXISTS op_taken_over ON godwit.op (scope, lineage, lsn)
+  WHERE lineage <> device_id;
 CREATE TABLE IF NOT EXISTS godwit.conflict (
   scope text COLLATE "C" NOT NULL, conflict_id text COLLATE "C" NOT NULL,
   commit_seq bigint NOT NULL, tbl text NOT NULL, pk text NOT NULL, kind text NOT NULL,
@@ -208,4 +216,4 @@ BEGIN
 END $$;
 
 -- the last statement: what came before is done
-UPDATE godwit.meta SET v = greatest(v, 2) WHERE k = 'schema_version';
+UPDATE godwit.meta SET v = greatest(v, 3) WHERE k = 'schema_version';

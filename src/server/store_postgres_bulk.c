@@ -228,6 +228,43 @@ static int64_t whole_change(const pg_group *group, size_t result) {
     return i != SIZE_MAX && group->commit->changes[i].full ? (int64_t)i : -1;
 }
 
+/* How far each device's own lineage is decided: its operations are found by that, not by an index.
+ */
+static godwit_status send_tops(store *st, const ledger_row *rows, size_t count) {
+    pg_link *l = &st->link;
+    const ledger_row **tops = ARENA_ARRAY(st->context->a, const ledger_row *, count);
+    size_t used = 0;
+    if (!tops) {
+        return GODWIT_NOMEM;
+    }
+    for (size_t i = 0; i < count; i++) {
+        slice device = rows[i].group->author.device_id;
+        if (!slice_equal(rows[i].op->lineage, device)) {
+            continue;
+        }
+        bool next = used == 0 || !slice_equal(tops[used - 1]->group->author.device_id, device);
+        used += next;
+        if (next || rows[i].op->lsn > tops[used - 1]->op->lsn) {
+            tops[used - 1] = &rows[i];
+        }
+    }
+    if (used == 0) {
+        return GODWIT_OK;
+    }
+    pg_text(l, st->context->scope);
+    pg_array(l, PG_OID_TEXT, used);
+    for (size_t i = 0; i < used; i++) {
+        pg_item(l, tops[i]->group->author.device_id);
+    }
+    pg_array(l, PG_OID_INT8, used);
+    for (size_t i = 0; i < used; i++) {
+        pg_item_int(l, tops[i]->op->lsn);
+    }
+    return pg_send(l, "UPDATE godwit.device d SET own_lsn = v.lsn FROM (SELECT id, max(lsn) AS lsn"
+                      " FROM unnest($2, $3) u(id, lsn) GROUP BY id) v WHERE d.scope = $1"
+                      " AND d.device_id = v.id AND d.own_lsn < v.lsn");
+}
+
 static godwit_status send_ops(store *st) {
     static const bulk_column columns[] = {
         {"device_id", NULL, NULL},     {"seq", NULL, NULL},           {"lineage", NULL, NULL},
@@ -275,7 +312,8 @@ static godwit_status send_ops(store *st) {
     OPS(PG_OID_INT8, pg_item_int_if(l, r->shared >= 0, r->shared));
     OPS(PG_OID_TEXT, pg_item(l, r->shared >= 0 ? (slice){0} : or_null(r->result->result)));
 #undef OPS
-    return bulk_insert(st, "op", columns, COUNT_OF(columns), count, "");
+    godwit_status status = bulk_insert(st, "op", columns, COUNT_OF(columns), count, "");
+    return status == GODWIT_OK ? send_tops(st, rows, count) : status;
 }
 
 static godwit_status send_commits(store *st) {

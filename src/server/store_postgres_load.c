@@ -57,16 +57,75 @@ godwit_status pg_ledger_by_seq(store *st, arena *a, slice scope, slice device_id
     return status;
 }
 
-/* lsn only grows: above the lineage's highest one nothing has to be looked up. */
+/* lsn only grows: above the lineage's highest one nothing has to be looked up. Operations of a
+ * device's own lineage are not in the index by lineage; the device's row tells their highest. */
+static godwit_status any_decided(store *st, slice scope, const wire_op *ops, size_t count,
+                                 bool *any) {
+    pg_link *l = &st->link;
+    PGresult *r = NULL;
+    size_t runs = 0;
+    for (size_t i = 0; i < count; i++) {
+        runs += i == 0 || !slice_equal(ops[i].lineage, ops[i - 1].lineage);
+    }
+    pg_text(l, scope);
+    pg_array(l, PG_OID_TEXT, runs);
+    for (size_t i = 0; i < count; i++) {
+        if (i == 0 || !slice_equal(ops[i].lineage, ops[i - 1].lineage)) {
+            pg_item(l, ops[i].lineage);
+        }
+    }
+    pg_array(l, PG_OID_INT8, runs);
+    for (size_t i = 0; i < count;) {
+        slice lineage = ops[i].lineage;
+        int64_t low = ops[i].lsn;
+        for (; i < count && slice_equal(ops[i].lineage, lineage); i++) {
+            low = ops[i].lsn < low ? ops[i].lsn : low;
+        }
+        pg_item_int(l, low);
+    }
+    godwit_status status =
+        pg_query(l,
+                 "SELECT 1 FROM unnest($2::text[], $3::bigint[]) u(lineage, low) WHERE u.low <="
+                 " greatest((SELECT max(o.lsn) FROM godwit.op o WHERE o.scope = $1"
+                 "  AND o.lineage = u.lineage AND o.lineage <> o.device_id),"
+                 " (SELECT d.own_lsn FROM godwit.device d WHERE d.scope = $1"
+                 "  AND d.device_id = u.lineage)) LIMIT 1",
+                 &r);
+    *any = status == GODWIT_OK && PQntuples(r) > 0;
+    return status;
+}
+
+/* Of several with one origin the first. A device's own operations are read in one pass. */
+#define ORIGIN_SQL                                                                                 \
+    "WITH k AS MATERIALIZED (SELECT * FROM unnest($2::text[], $3::bigint[], $4::bytea[])"          \
+    "  WITH ORDINALITY k(lineage, lsn, op_key, n)),"                                               \
+    " own AS MATERIALIZED (SELECT o.* FROM (SELECT lineage, min(lsn) AS low, max(lsn) AS high"     \
+    "  FROM k GROUP BY lineage) m CROSS JOIN LATERAL (SELECT * FROM godwit.op WHERE scope = $1"    \
+    "  AND device_id = m.lineage AND lineage = m.lineage AND lsn BETWEEN m.low AND m.high"         \
+    "  OFFSET 0) o),"                                                                              \
+    " hit AS (SELECT k.n, o.* FROM k CROSS JOIN LATERAL (SELECT * FROM godwit.op WHERE scope = $1" \
+    "  AND lineage = k.lineage AND lineage <> device_id AND lsn = k.lsn AND op_key = k.op_key"     \
+    "  ORDER BY commit_seq LIMIT 1) o"                                                             \
+    "  UNION ALL SELECT k.n, o.* FROM k JOIN own o USING (lineage, lsn, op_key))"                  \
+    " SELECT DISTINCT ON (o.n) o.n, " LEDGER_COLUMNS " FROM hit o" LEDGER_IMAGE                    \
+    " ORDER BY o.n, o.commit_seq"
+
 godwit_status pg_ledger_by_origin(store *st, arena *a, slice scope, const wire_op *ops,
                                   size_t count, decide_ledger *out, bool *any) {
     pg_link *l = &st->link;
     PGresult *r = NULL;
+    godwit_status status = any_decided(st, scope, ops, count, any);
+    bool look = *any;
     *any = false;
+    for (size_t i = 0; i < count; i++) {
+        out[i] = (decide_ledger){0};
+    }
+    if (status != GODWIT_OK || !look) {
+        return status;
+    }
     pg_text(l, scope);
     pg_array(l, PG_OID_TEXT, count);
     for (size_t i = 0; i < count; i++) {
-        out[i] = (decide_ledger){0};
         pg_item(l, ops[i].lineage);
     }
     pg_array(l, PG_OID_INT8, count);
@@ -77,19 +136,7 @@ godwit_status pg_ledger_by_origin(store *st, arena *a, slice scope, const wire_o
     for (size_t i = 0; i < count; i++) {
         pg_item(l, (slice){(const char *)ops[i].key, SHA256_BYTES});
     }
-    godwit_status status =
-        pg_query(l,
-                 "WITH m AS MATERIALIZED (SELECT u.lineage, (SELECT max(o.lsn) FROM godwit.op o"
-                 "   WHERE o.scope = $1 AND o.lineage = u.lineage) AS top"
-                 "  FROM (SELECT DISTINCT lineage FROM unnest($2::text[]) d(lineage)) u)"
-                 " SELECT k.n, " LEDGER_COLUMNS " FROM m"
-                 " JOIN unnest($2::text[], $3::bigint[], $4::bytea[])"
-                 "  WITH ORDINALITY k(lineage, lsn, op_key, n)"
-                 "  ON k.lineage = m.lineage AND k.lsn <= m.top"
-                 " CROSS JOIN LATERAL (SELECT * FROM godwit.op WHERE scope = $1"
-                 "  AND lineage = k.lineage AND lsn = k.lsn AND op_key = k.op_key"
-                 "  ORDER BY commit_seq LIMIT 1) o" LEDGER_IMAGE,
-                 &r);
+    status = pg_query(l, ORIGIN_SQL, &r);
     for (int i = 0; status == GODWIT_OK && i < PQntuples(r); i++) {
         size_t at = (size_t)pg_field_int(r, i, 0) - 1;
         ASSERT(at < count);
