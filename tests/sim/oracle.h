@@ -68,6 +68,7 @@ typedef struct { /* an operation as a device sealed it */
     int64_t seq, base_seq, base_salt, group_first, group_size;
     int maker;      /* device of the world */
     bool shared;    /* a copy of its database has, or had, it too */
+    bool replaced;  /* refused, and another one or a person's word has taken its place */
     int previous;   /* index + 1 of the operation its maker sealed before */
     int64_t passed; /* commit of an operation that came after it, and is in the log before it */
     const atom *deps[DEPS_MAX]; /* keys of the operations it needs */

@@ -341,6 +341,20 @@ static void check_overlay(check *c) {
 
 /* ---- the queue ---- */
 
+/* A record of a refusal that somebody has dealt with is kept for a while only, here; the server
+ * that comes back from a backup may not know it either. */
+static void learn_replaced(check *c) {
+    sqlite3_stmt *q = query(c->d->db, "SELECT lower(hex(idempotency_key)) FROM godwit_outcome WHERE"
+                                      " resolution IS NOT NULL");
+    while (query_next(q)) {
+        int op = oracle_atom(c->o, query_text(q, 0))->op;
+        if (op) {
+            c->o->ops[op - 1].replaced = true;
+        }
+    }
+    query_done(q);
+}
+
 static void check_queue(check *c) {
     sqlite3 *db = c->d->db;
     if (query_int(db,
@@ -354,6 +368,7 @@ static void check_queue(check *c) {
                       " godwit_outcome x WHERE x.lsn = o.lsn AND x.payload IS NOT NULL)") != 0) {
         sim_fail(c->w, "I3", "device %d: a refused operation without its content", c->d->number);
     }
+    learn_replaced(c);
     if (c->o->scopes[c->d->scope].lost_history || c->w->server.disk.halted) {
         return;
     }

@@ -89,7 +89,8 @@ static void judge_operations(world *w) {
     for (int i = 0; i < o->op_count; i++) {
         const known_op *k = &o->ops[i];
         device *d = &w->devices[k->maker];
-        if (!k->key->decided && judged(d) && !d->copied && !kept_with_content(d, k)) {
+        if (!k->key->decided && judged(d) && !d->copied && !k->replaced &&
+            !kept_with_content(d, k)) {
             sim_fail(w, "I3", "operation %.16s of device %d on %s is nowhere", k->key->text,
                      k->maker, o->rows[k->row].id->text);
         }
