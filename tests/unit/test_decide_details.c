@@ -401,6 +401,31 @@ static void a_family_is_deleted_in_any_order(void **state) {
     }
 }
 
+/* A number names a scope only where the scope is that number in decimal. */
+static void a_number_names_a_scope_in_decimal(void **state) {
+    (void)state;
+    static schema_column columns[] = {{.name = {"tenant", 6}}, {.name = {"id", 2}, .is_key = true}};
+    static const struct {
+        const char *scope, *payload;
+        bool good;
+    } rows[] = {{"20", "{\"tenant\":20}", true}, {"1:", "{\"tenant\":20}", false},
+                {"1/", "{\"tenant\":9}", false}, {"-5", "{\"tenant\":-5}", true},
+                {"7", "{\"tenant\":7}", true},   {"", "{\"tenant\":0}", false},
+                {"-", "{\"tenant\":0}", false},  {"7a", "{\"tenant\":7}", false}};
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        kit k;
+        kit_init(&k, 9);
+        kit_table(&k, TENANTS, "odd", columns, COUNT_OF(columns));
+        k.tables[TENANTS].key[0] = 1;
+        k.tables[TENANTS].scope_column = 0;
+        k.c.scope = slice_of(rows[i].scope);
+        wire_op op = kit_op(&k, OP_CREATE, "odd", "o", 9, rows[i].payload, NULL);
+        decide_commit out = kit_group(&k, &op, 1);
+        assert_int_equal(out.results[0].code, rows[i].good ? CODE_NONE : CODE_FORBIDDEN);
+        kit_deinit(&k);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_refusal_of_the_database_keeps_the_operation),
@@ -414,6 +439,7 @@ int main(void) {
         cmocka_unit_test(integer_keys_are_decimal_numbers),
         cmocka_unit_test(columns_are_found_in_any_order),
         cmocka_unit_test(a_scope_is_filled_in),
+        cmocka_unit_test(a_number_names_a_scope_in_decimal),
         cmocka_unit_test(a_row_is_found_by_the_text_of_its_id),
         cmocka_unit_test(a_table_is_named_by_each_operation),
         cmocka_unit_test(a_family_is_deleted_in_any_order),
