@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PLAIN, FLOOR, GODWIT, GODWIT_MEMORY, VARIANTS };
-static const char *const variant_names[] = {"plain", "floor", "godwit", "memory"};
+enum { PLAIN, FLOOR, GODWIT, GODWIT_FILE, VARIANTS };
+static const char *const variant_names[] = {"plain", "floor", "godwit", "file"};
 
 typedef struct {
     sqlite3 *db;
@@ -34,8 +34,8 @@ static void open_bench(bench *b, const char *path, const char *extension, int va
     b->db = bench_open(path);
     bench_exec(b->db, BENCH_TABLE);
     if (variant >= GODWIT) {
-        if (variant == GODWIT_MEMORY) {
-            bench_exec(b->db, "PRAGMA temp_store=MEMORY");
+        if (variant == GODWIT_FILE) {
+            bench_exec(b->db, "PRAGMA temp_store=FILE");
         }
         bench_load_extension(b->db, extension);
         bench_exec(b->db, "SELECT godwit_init('{\"url\":\"http://127.0.0.1:9\",\"scope\":\"s\"}')");

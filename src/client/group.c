@@ -218,10 +218,32 @@ static bool marker_present(sqlite3 *handle) {
     return present;
 }
 
+static sqlite3_int64 number(sqlite3 *handle, const char *sql) {
+    sqlite3_stmt *stmt = NULL;
+    sqlite3_int64 n = -1;
+    if (sqlite3_prepare_v2(handle, sql, -1, &stmt, NULL) == SQLITE_OK &&
+        sqlite3_step(stmt) == SQLITE_ROW) {
+        n = sqlite3_column_int64(stmt, 0);
+    }
+    sqlite3_finalize(stmt);
+    return n;
+}
+
+/* A statement with triggers keeps a journal of its own. Once one has changed 16 pages it is a file
+ * for the rest of the transaction, unless temporary data stays in memory. Where the application has
+ * chosen, or has made something temporary, which a change would drop, nothing is changed. */
+static void keep_journals_in_memory(sqlite3 *handle) {
+    if (sqlite3_get_autocommit(handle) && number(handle, "PRAGMA temp_store") == 0 &&
+        number(handle, "SELECT count(*) FROM temp.sqlite_schema") == 0) {
+        (void)sqlite3_exec(handle, "PRAGMA temp_store = MEMORY", NULL, NULL, NULL);
+    }
+}
+
 int group_place(sqlite3 *handle) {
     if (marker_present(handle)) {
         return SQLITE_OK;
     }
+    keep_journals_in_memory(handle);
     if (!compiles(handle, "SELECT first FROM godwit_marker")) {
         int rc = sqlite3_create_module_v2(handle, "godwit_marker", &marker_module, NULL, NULL);
         if (rc != SQLITE_OK) {

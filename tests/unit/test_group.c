@@ -84,13 +84,40 @@ static void temp_store_takes_the_marker_away(void **state) {
     godwit_metrics ignored;
     (void)state;
     tracked(&a, false);
-    sql_run(a.db, "PRAGMA temp_store = MEMORY");
+    sql_run(a.db, "PRAGMA temp_store = FILE");
     sql_run(a.db, "INSERT INTO t VALUES ('a', 1), ('b', 1)");
     assert_string_equal(app_text(&a, GROUPS), "");
     APP_OK(&a, godwit_get_metrics(a.g, &ignored)); /* any call puts it back */
     sql_run(a.db, "INSERT INTO t VALUES ('c', 1), ('d', 1)");
     assert_string_equal(app_text(&a, GROUPS), "3-4");
     app_deinit(&a);
+}
+
+static int64_t temp_store_after(const char *before) {
+    sqlite3 *handle = NULL;
+    godwit *g = NULL;
+    assert_int_equal(sqlite3_open(":memory:", &handle), SQLITE_OK);
+    sql_run(handle, before);
+    assert_int_equal(godwit_attach(handle, NULL, &g), GODWIT_OK);
+    int64_t chosen = sql_int(handle, "PRAGMA temp_store");
+    sql_run(handle, "CREATE TABLE t (id TEXT PRIMARY KEY, x)");
+    assert_int_equal(godwit_track(g, "t", NULL), GODWIT_OK);
+    sql_run(handle, "INSERT INTO t VALUES ('a', 1), ('b', 1)");
+    assert_int_equal(sql_int(handle, "SELECT count(*) FROM godwit_group"), 1);
+    if (strstr(before, "TEMP TABLE")) {
+        assert_int_equal(sql_int(handle, "SELECT x FROM mine"), 7);
+    }
+    godwit_close(g);
+    assert_int_equal(sqlite3_close(handle), SQLITE_OK);
+    return chosen;
+}
+
+/* SQLite's own numbers: 0 nobody has chosen, 1 a file, 2 memory. */
+static void journals_stay_in_memory_where_nobody_has_chosen(void **state) {
+    (void)state;
+    assert_int_equal(temp_store_after(""), 2);
+    assert_int_equal(temp_store_after("PRAGMA temp_store = FILE"), 1);
+    assert_int_equal(temp_store_after("CREATE TEMP TABLE mine(x); INSERT INTO mine VALUES (7)"), 0);
 }
 
 static void two_handles_on_one_connection(void **state) {
@@ -150,6 +177,7 @@ int main(void) {
         cmocka_unit_test(failures_in_the_middle),
         cmocka_unit_test(commit_refused_and_repeated),
         cmocka_unit_test(temp_store_takes_the_marker_away),
+        cmocka_unit_test(journals_stay_in_memory_where_nobody_has_chosen),
         cmocka_unit_test(two_handles_on_one_connection),
         cmocka_unit_test(queued_payloads_belong_to_the_group),
         cmocka_unit_test(a_lent_connection_can_be_closed),
