@@ -60,7 +60,7 @@ INDEPENDENT = [
      "file": "src/client/identity.c",
      "old": '" \'pending\' AND state <> \'retired\' AND sequence_number > 0 ORDER BY lsn"',
      "new": '" \'pending\' AND state <> \'retired\' AND sequence_number > 0 ORDER BY sequence_number"'},
-    {"name": "removewins", "by": "independent", "breaks": ["I22"],
+    {"name": "removewins", "wide": True, "by": "independent", "breaks": ["I22"],
      "what": "removing an element of a set removes additions its author had not seen",
      "file": "src/core/commute.c",
      "old": "    return tag->ver == author->commit ||\n"
@@ -90,7 +90,7 @@ INDEPENDENT = [
      "what": "vector clocks are compacted at the bound of the parser instead of their own",
      "file": "src/core/decide_rows.c", "old": "if (row->clock.count > CLOCK_ENTRIES_MAX) {",
      "new": "if (row->clock.count > CLOCK_PARSE_ENTRIES_MAX) {"},
-    {"name": "revertpartial", "by": "independent", "breaks": ["I19"],
+    {"name": "revertpartial", "wide": True, "by": "independent", "breaks": ["I19"],
      "what": "a deletion taken back makes the row again with the edited columns only",
      "file": "src/core/decide_apply.c", "old": "            record->ours = edited_row(w, in);",
      "new": "            record->ours = object_or_none(in->op->payload);"},

@@ -38,8 +38,9 @@ static int place(void *context, const char *path, uint8_t out[16]) {
     const device *d = context;
     (void)path;
     memset(out, 1 + d->number, 16);
-    if (d->w->swarm.crowd) {
-        memcpy(out, &d->epoch, sizeof d->epoch);
+    if (d->w->swarm.crowd || d->w->swarm.moves) {
+        int starts = d->w->swarm.crowd ? d->epoch : d->epoch / 3;
+        memcpy(out, &starts, sizeof starts);
     }
     return d->w->swarm.place ? 0 : -1;
 }
@@ -169,8 +170,10 @@ void device_settings(device *d) {
     bytes token;
     bytes_init(&token, NULL, 0);
     server_mint(d->w, d, &token);
-    godwit_settings settings = {
-        .url = "http://server", .scope = d->scope ? "s1" : "s0", .token = token.ptr};
+    godwit_settings settings = {.url = "http://server",
+                                .scope = d->scope ? "s1" : "s0",
+                                .token = token.ptr,
+                                .keep_archive = d->w->swarm.short_archive ? "6h" : NULL};
     if (enter(d)) {
         judge_status(d, godwit_init(d->g, &settings), "init");
     }
@@ -183,6 +186,10 @@ void device_settings(device *d) {
     "CREATE TABLE forms(id TEXT PRIMARY KEY, pin_id TEXT REFERENCES pins(id) ON DELETE CASCADE,"   \
     " body TEXT, slug TEXT UNIQUE);"
 
+#define TALLIES                                                                                    \
+    "CREATE TABLE tallies(id TEXT PRIMARY KEY, title TEXT, total INTEGER, tags TEXT, top INTEGER," \
+    " low INTEGER);"
+
 void device_track(device *d) {
     if (!enter(d)) {
         return;
@@ -190,6 +197,9 @@ void device_track(device *d) {
     judge_status(d, godwit_track(d->g, "pins", NULL), "track pins");
     if (d->has_forms && !d->disk.halted) {
         judge_status(d, godwit_track(d->g, "forms", NULL), "track forms");
+    }
+    if (d->w->swarm.tables > 2 && !d->disk.halted) {
+        judge_status(d, godwit_track(d->g, "tallies", NULL), "track tallies");
     }
 }
 
@@ -213,7 +223,7 @@ void device_create(world *w, int scope) {
     disk_init(&d->saved, "", disk_random, w);
     d->disk.quiet++;
     if (!device_open(d) || !device_exec(d, d->upgraded ? PINS ", extra TEXT);" : PINS ");") ||
-        !device_exec(d, FORMS)) {
+        !device_exec(d, FORMS) || (w->swarm.tables > 2 && !device_exec(d, TALLIES))) {
         sim_fail(w, "I28", "device %d can't be set up", d->number);
     }
     device_settings(d);
@@ -306,6 +316,38 @@ static void statement(device *d, bytes *b) {
     }
 }
 
+/* A counter, a set, extremes; few rows, so that many write them. */
+static void typed_statement(device *d, bytes *b) {
+    world *w = d->w;
+    char id[8];
+    int n = (int)sim_below(w, 900), element = (int)sim_below(w, 8);
+    uint64_t dice = sim_below(w, w->swarm.deletes_win ? 15 : 12);
+    snprintf(id, sizeof id, "%cy%d", d->scope ? 'b' : 'a', (int)sim_below(w, 3));
+    bytes_clear(b);
+    if (dice < 2) {
+        bytes_printf(b, "INSERT INTO tallies VALUES ('%s', 'S%d~t%d', %d, '[\"e%d\"]', %d, %d)", id,
+                     d->scope, n, n % 10, element, n, n);
+    } else if (dice < 4) {
+        bytes_printf(b, "UPDATE tallies SET total = total + %d WHERE id = '%s'", n % 21 - 10, id);
+    } else if (dice < 6) {
+        bytes_printf(b,
+                     "UPDATE tallies SET tags = json_insert(tags, '$[#]', 'e%d') WHERE id = '%s'"
+                     " AND NOT EXISTS (SELECT 1 FROM json_each(tags) WHERE value = 'e%d')",
+                     element, id, element);
+    } else if (dice < 8) {
+        bytes_printf(b,
+                     "UPDATE tallies SET tags = (SELECT json_group_array(value) FROM"
+                     " json_each(tags) WHERE value <> 'e%d') WHERE id = '%s'",
+                     element, id);
+    } else if (dice < 9) {
+        bytes_printf(b, "UPDATE tallies SET top = %d, low = %d WHERE id = '%s'", n, n / 2, id);
+    } else if (dice < 11) {
+        bytes_printf(b, "UPDATE tallies SET title = 'S%d~t%d' WHERE id = '%s'", d->scope, n, id);
+    } else {
+        bytes_printf(b, "DELETE FROM tallies WHERE id = '%s'", id);
+    }
+}
+
 static int64_t statements(device *d, int count) {
     bytes sql;
     int64_t done = 0;
@@ -315,7 +357,11 @@ static int64_t statements(device *d, int count) {
         if (open && sqlite3_get_autocommit(d->db)) {
             break; /* SQLite has ended the transaction: what comes now would be others */
         }
-        statement(d, &sql);
+        if (d->w->swarm.tables > 2 && sim_chance(d->w, 2)) {
+            typed_statement(d, &sql);
+        } else {
+            statement(d, &sql);
+        }
         bool ok = device_exec(d, sql.ptr);
         done += ok;
         sim_trace(d->w, "device %d: %s: %s", d->number, sql.ptr, ok ? "ok" : "refused");
@@ -393,10 +439,19 @@ void device_decide(device *d) {
         return;
     }
     bool letters = sim_chance(d->w, 2);
-    if (!letters && pick(d,
-                         "SELECT conflict_id FROM godwit_conflicts WHERE state IN"
-                         " ('open', 'auto') ORDER BY conflict_id",
-                         id)) {
+    if (d->w->swarm.deletes_win &&
+        pick(d,
+             "SELECT conflict_id FROM godwit_conflicts WHERE state = 'auto' AND"
+             " kind = 'delete_update' ORDER BY conflict_id",
+             id)) {
+        d->writing = true;
+        d->foreign = false;
+        status = godwit_revert(d->g, id, NULL);
+        d->w->seen[SEEN_REVERTED] += status == GODWIT_OK;
+    } else if (!letters && pick(d,
+                                "SELECT conflict_id FROM godwit_conflicts WHERE state IN"
+                                " ('open', 'auto') ORDER BY conflict_id",
+                                id)) {
         d->writing = true;
         d->foreign = false;
         bool back = sim_chance(d->w, 2);

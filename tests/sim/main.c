@@ -22,6 +22,9 @@ static const char usage[] =
     "\n"
     "  --state FILE  keeps what was run there, tells how far it is, goes on from there\n"
     "  --minutes N   no new seeds after so long; the next run goes on (with --state)\n"
+    "  --wide        by the seed also tables with counters, sets and other policies, databases "
+    "that move\n"
+    "                between places, requests that come in two pieces\n"
     "  --first       end at the first failing seed\n"
     "  --counts      what happened in them, how often, in how many seeds\n"
     "  --twice       each seed two times: the traces must be equal\n"
@@ -32,7 +35,7 @@ typedef struct {
     uint64_t from, to, failed, first_failed;
     int jobs, minutes;
     const char *state;
-    bool verbose, twice, first, counts;
+    bool verbose, wide, twice, first, counts;
 } options;
 
 typedef struct { /* what a child tells */
@@ -71,12 +74,13 @@ void sim_fail(world *w, const char *invariant, const char *format, ...) {
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    printf("seed %llu FAILED %s at step %lld: %s\n  replay: godwit-sim --seed %llu --verbose\n",
+    printf("seed %llu FAILED %s at step %lld: %s\n  replay: godwit-sim --seed %llu%s --verbose\n",
            (unsigned long long)w->seed, invariant, (long long)w->steps, line,
-           (unsigned long long)w->seed);
+           (unsigned long long)w->seed, w->wide ? " --wide" : "");
     fflush(stdout);
     (void)unlink(w->server.schema[0]);
     (void)unlink(w->server.schema[1]);
+    (void)unlink(w->server.config);
     _exit(1);
 }
 
@@ -100,6 +104,7 @@ static void run_seed(const options *o, uint64_t seed, result *out) {
     static world w;
     memset(&w, 0, sizeof w);
     w.verbose = o->verbose;
+    w.wide = o->wide;
     w.seed = seed;
     sim_run(&w, seed);
     *out = (result){.seed = seed,
@@ -132,11 +137,11 @@ static bool run_child(const options *o, uint64_t seed, result *out) {
         abort();
     }
     if (WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) > 1)) {
-        printf("seed %llu FAILED crash: signal or status %d\n  replay: godwit-sim --seed %llu "
-               "--verbose\n",
+        printf("seed %llu FAILED crash: signal or status %d\n  replay: godwit-sim --seed "
+               "%llu%s --verbose\n",
                (unsigned long long)seed,
                WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
-               (unsigned long long)seed);
+               (unsigned long long)seed, o->wide ? " --wide" : "");
     }
     return told && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
@@ -347,6 +352,8 @@ int main(int argc, char **argv) {
             i++;
         } else if (strcmp(argv[i], "--verbose") == 0) {
             o.verbose = true;
+        } else if (strcmp(argv[i], "--wide") == 0) {
+            o.wide = true;
         } else if (strcmp(argv[i], "--counts") == 0) {
             o.counts = true;
         } else if (strcmp(argv[i], "--first") == 0) {

@@ -117,6 +117,7 @@ static void arrive_requests(world *w) {
     }
     for (size_t i = 0; i < count; i++) {
         remember(w, due[i]);
+        server_pieces(w, due[i]);
         packet_init(&answers[i]);
         answers[i].answer = true;
         answers[i].device = due[i]->device;

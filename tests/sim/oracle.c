@@ -9,8 +9,9 @@
 #define BUCKETS 4096
 
 const oracle_table oracle_tables[TABLES] = {
-    {"pins", 5, {"title", "note", "n", "lat", "extra"}, true},
-    {"forms", 3, {"pin_id", "body", "slug"}, false},
+    {"pins", 5, {"title", "note", "n", "lat", "extra"}, "ppppp", true},
+    {"forms", 3, {"pin_id", "body", "slug"}, "ppp", false},
+    {"tallies", 5, {"title", "total", "tags", "top", "low"}, "pcsxn", true},
 };
 
 static void *grown(void *block, int *cap, int count, size_t size) {
@@ -101,6 +102,7 @@ void oracle_deinit(oracle *o) {
     free(o->versions);
     free(o->ops);
     free(o->decisions);
+    free(o->tags);
     for (int i = 0; i < SCOPES; i++) {
         free(o->scopes[i].salts);
     }
@@ -397,23 +399,32 @@ static void read_commit(world *w, int scope, sqlite3_stmt *q) {
         }
     }
     oracle_judge(w, scope, seq, first);
+    oracle_types(w, scope, seq, first);
     oracle_order(w, scope, seq, first);
     oracle_revert(w, scope, seq, first);
+}
+
+void oracle_select(const oracle_table *t, int columns, char sql[512]) {
+    size_t len = (size_t)snprintf(sql, 512, "SELECT id");
+    for (int c = 0; c < columns; c++) {
+        len += (size_t)snprintf(sql + len, 512 - len, ", quote(%s)", t->column[c]);
+    }
+    snprintf(sql + len, 512 - len, " FROM %s", t->name);
 }
 
 /* The tables are what the log says (I11 on the server). */
 static void compare_tables(world *w, int scope) {
     oracle *o = &w->oracle;
-    for (int t = 0; t < TABLES; t++) {
+    for (int t = 0; t < w->swarm.tables; t++) {
         char sql[512];
         int live = 0, shown = 0;
+        oracle_select(&oracle_tables[t], oracle_tables[t].columns - (t == 0 && !w->server.upgraded),
+                      sql);
+        size_t len = strlen(sql);
         snprintf(
-            sql, sizeof sql,
-            "SELECT t.id%s%s%s%s%s FROM %s t JOIN godwit_row r ON r.tbl = '%s' AND r.pk = t.id"
+            sql + len, sizeof sql - len,
+            " AS t JOIN godwit_row r ON r.tbl = '%s' AND r.pk = t.id"
             " AND r.del_ver IS NULL AND r.scope = (SELECT no FROM godwit_name WHERE name = 's%d')",
-            t ? ", quote(pin_id)" : ", quote(title)", t ? ", quote(body)" : ", quote(note)",
-            t ? ", quote(slug)" : ", quote(n)", t ? "" : ", quote(lat)",
-            t || !w->server.upgraded ? "" : ", quote(extra)", oracle_tables[t].name,
             oracle_tables[t].name, scope);
         sqlite3_stmt *q = query(w->server.observer, sql);
         for (; query_next(q); shown++) {
@@ -523,6 +534,9 @@ static void forget_after(oracle *o, int scope, int64_t seq, int64_t *lost) {
         if (d->scope == scope && d->commit > seq) {
             atom *key = oracle_atom(o, d->key->text);
             key->decided = key->decided == i + 1 ? 0 : key->decided;
+            if (key->op) {
+                o->ops[key->op - 1].lost = true;
+            }
             d->scope = -1; /* of a history that is no more */
         }
     }
@@ -536,6 +550,7 @@ static void forget_after(oracle *o, int scope, int64_t seq, int64_t *lost) {
             }
         }
     }
+    oracle_types_forget(o, scope, seq);
     s->lost_history = s->lost_history || s->head > seq;
     *lost += s->head > seq;
     s->head = seq;

@@ -3,8 +3,8 @@
  * The oracle reads both sides' databases after every step and never asks the product's code. From
  * the server's log it builds every state S_n the server was ever in; a device must show S_cursor
  * with its own waiting operations on top, at every moment (I11, I12). oracle.c reads the server,
- * oracle_merge.c judges its decisions, oracle_order.c what comes before what, oracle_device.c reads
- * devices, oracle_end.c judges the end.
+ * oracle_merge.c judges its decisions, oracle_types.c counters and sets, oracle_order.c what comes
+ * before what, oracle_device.c reads devices, oracle_end.c judges the end.
  */
 #ifndef TESTS_SIM_ORACLE_H
 #define TESTS_SIM_ORACLE_H
@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TABLES       2
+#define TABLES       3
 #define COLUMNS      5 /* of the widest table, without the key */
 #define ROWS_MAX     512
 #define DEPS_MAX     4
@@ -34,7 +34,8 @@ typedef struct { /* a table of the world; one schema for all */
     const char *name;
     int columns;
     const char *column[COLUMNS];
-    bool strict; /* no constraint of its own: every replica can show every state */
+    const char *kinds; /* of each: p plain, c counter, s set, x maximum, n minimum */
+    bool strict;       /* no constraint of its own: every replica can show every state */
 } oracle_table;
 extern const oracle_table oracle_tables[TABLES];
 
@@ -57,7 +58,15 @@ typedef struct {
     const atom *id;
     int last; /* its newest version, -1 */
     int scope;
+    int64_t vague; /* the commit since which its sets are not followed, 0 = they are */
 } known_row;
+
+typedef struct {     /* that somebody added an element to a set */
+    int row, author; /* author: index of the stream */
+    char element;
+    int64_t commit, seq;
+    int64_t gone; /* the commit of somebody who had seen it and removed it, 0 = none */
+} oracle_tag;
 
 typedef struct { /* an operation as a device sealed it */
     const atom *key, *device;
@@ -69,6 +78,7 @@ typedef struct { /* an operation as a device sealed it */
     int maker;      /* device of the world */
     bool shared;    /* a copy of its database has, or had, it too */
     bool replaced;  /* refused, and another one or a person's word has taken its place */
+    bool lost;      /* the log had it, and was replaced by a backup that has not */
     int previous;   /* index + 1 of the operation its maker sealed before */
     int64_t passed; /* commit of an operation that came after it, and is in the log before it */
     const atom *deps[DEPS_MAX]; /* keys of the operations it needs */
@@ -109,6 +119,8 @@ typedef struct {
     decision *decisions;
     int decision_count, decision_cap;
     oracle_scope scopes[2];
+    oracle_tag *tags;
+    int tag_count, tag_cap;
     const atom *clocks[CLOCKS_KEPT]; /* vector clocks of rows, the newest ones */
     unsigned clock_at;
 } oracle;
@@ -143,6 +155,13 @@ const version *oracle_at(const oracle *o, int row, int64_t seq);
 /* It changed something, or found it done; what is held as a whole waits for a person. */
 bool oracle_effective(const decision *d);
 
+/* Index of the stream that carried it, and the commit up to which the operation's author had seen
+ * this history. */
+int oracle_author(const oracle *o, const decision *d);
+int64_t oracle_seen(const oracle *o, int scope, const known_op *k);
+/* The start of a query for the key and the first `columns` of a table, as SQL literals. */
+void oracle_select(const oracle_table *t, int columns, char sql[512]);
+
 /* Reads what the server has committed since, and checks it. */
 void oracle_server(struct world *w);
 /* The server's history was replaced: forgets what is no longer in it. */
@@ -156,6 +175,13 @@ void oracle_order(struct world *w, int scope, int64_t seq, int first);
 void oracle_twice(struct world *w);
 /* Judges operations of commit `seq` that take a decision back. */
 void oracle_revert(struct world *w, int scope, int64_t seq, int first);
+/* Judges columns of commit `seq` whose concurrent writes commute. */
+void oracle_types(struct world *w, int scope, int64_t seq, int first);
+/* The history behind commit `seq` is no more. */
+void oracle_types_forget(oracle *o, int scope, int64_t seq);
+/* What `present` becomes by an operation whose author saw `old` and left `now`. */
+const atom *oracle_commute(oracle *o, char kind, const atom *present, const atom *old,
+                           const atom *now);
 /* A device has operation `op` (index), which follows those it had. */
 void oracle_learn_order(struct world *w, int number, int op, int64_t lsn);
 

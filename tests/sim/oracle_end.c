@@ -59,7 +59,7 @@ static void judge_device(world *w, device *d) {
             continue;
         }
         for (int c = 0; c < oracle_tables[r->table].columns && there && s->present; c++) {
-            if (s->value[c] != v->value[c] && (c != 4 || d->upgraded)) {
+            if (s->value[c] != v->value[c] && (r->table || c != 4 || d->upgraded)) {
                 sim_fail(w, "I14", "device %d has %s as %s of %s, the server %s", d->number,
                          s->value[c]->text, oracle_tables[r->table].column[c], r->id->text,
                          v->value[c]->text);
@@ -82,6 +82,26 @@ static bool kept_with_content(device *d, const known_op *k) {
     return found;
 }
 
+/* With all of its group: a part of one can't be sent again. */
+static bool in_archive(device *d, const known_op *k) {
+    sqlite3_stmt *q = query(
+        d->db, "SELECT 1 FROM godwit_op AS o WHERE lower(hex(idempotency_key)) = ?1 AND"
+               " group_size = (SELECT count(*) FROM godwit_op AS m WHERE m.scope = o.scope AND"
+               " m.device_id = o.device_id AND m.sequence_number BETWEEN o.group_first AND"
+               " o.group_first + o.group_size - 1)");
+    sqlite3_bind_text(q, 1, k->key->text, -1, SQLITE_STATIC);
+    bool found = query_next(q);
+    query_done(q);
+    return found;
+}
+
+/* It was acknowledged, done with, and kept for the time that was asked for. A server restored from
+ * a backup older than that does not get it back. */
+static bool outlived(world *w, device *d, const known_op *k) {
+    return w->swarm.short_archive && w->oracle.scopes[d->scope].lost_history && k->lost &&
+           !in_archive(d, k);
+}
+
 /* Every operation that was ever sealed is decided, or kept where it was made (I2, I3). One whose
  * only replica was replaced by an older copy may be gone with it. */
 static void judge_operations(world *w) {
@@ -90,7 +110,7 @@ static void judge_operations(world *w) {
         const known_op *k = &o->ops[i];
         device *d = &w->devices[k->maker];
         if (!k->key->decided && judged(d) && !d->copied && !k->replaced &&
-            !kept_with_content(d, k)) {
+            !kept_with_content(d, k) && !outlived(w, d, k)) {
             sim_fail(w, "I3", "operation %.16s of device %d on %s is nowhere", k->key->text,
                      k->maker, o->rows[k->row].id->text);
         }

@@ -54,23 +54,28 @@ static bool recorded(const judge *j) {
     return found;
 }
 
-/* What the author of the operation has seen of this history. */
-static int64_t seen(const judge *j) {
-    const known_op *k = j->op;
-    const oracle_scope *s = &j->w->oracle.scopes[j->scope];
+int64_t oracle_seen(const oracle *o, int scope, const known_op *k) {
+    const oracle_scope *s = &o->scopes[scope];
     bool known =
         k->base_seq > 0 && k->base_seq <= s->head && s->salts[k->base_seq - 1] == k->base_salt;
     return known ? k->base_seq : 0;
 }
 
-static int author_of(const judge *j) {
-    const oracle_scope *s = &j->w->oracle.scopes[j->scope];
-    const atom *author = j->w->oracle.decisions[j->at].device;
+int oracle_author(const oracle *o, const decision *d) {
+    const oracle_scope *s = &o->scopes[d->scope];
     int at = 0;
-    while (at < s->stream_count && s->streams[at].device != author) {
+    while (at < s->stream_count && s->streams[at].device != d->device) {
         at++;
     }
     return at;
+}
+
+static int64_t seen(const judge *j) {
+    return oracle_seen(&j->w->oracle, j->scope, j->op);
+}
+
+static int author_of(const judge *j) {
+    return oracle_author(&j->w->oracle, &j->w->oracle.decisions[j->at]);
 }
 
 /* The column's last write is the author's own, or one it knew, and so is its last change (who
@@ -89,14 +94,38 @@ static bool unseen(const judge *j, int c) {
            !(j->before->authors[c] >> author & 1);
 }
 
+/* Columns of a table have the policy that the seed gives them; all others let the later edit win.
+ */
+static void judge_policy(const judge *j, int c, const atom *was, const atom *now) {
+    const known_row *r = &j->w->oracle.rows[j->op->row];
+    title_policy policy = r->table == 2 && c == 0 ? j->w->swarm.title : TITLE_LWW;
+    const atom *wanted = j->op->now[c];
+    bool told = j->op->old_mask >> c & 1;
+    if (policy == TITLE_LWW || was == wanted || (told && j->op->old[c] == was) || !unseen(j, c)) {
+        return;
+    }
+    if (now != (policy == TITLE_SERVER_WINS ? was : wanted)) {
+        sim_fail(j->w, "I18",
+                 "commit %lld: %s of %s was %s, somebody else wants %s, and it is %s against its"
+                 " policy",
+                 (long long)j->seq, oracle_tables[r->table].column[c], r->id->text, was->text,
+                 wanted->text, now->text);
+    }
+    j->w->seen[SEEN_POLICY]++;
+}
+
 static void judge_column(const judge *j, int c) {
     const oracle *o = &j->w->oracle;
     const known_op *k = j->op;
+    char kind = oracle_tables[o->rows[k->row].table].kinds[c];
+    if (kind == 'c' || kind == 's') {
+        return; /* all writes count: oracle_types.c */
+    }
     const version *after = oracle_at(o, k->row, j->seq);
     const char *table = oracle_tables[o->rows[k->row].table].name;
     const char *column = oracle_tables[o->rows[k->row].table].column[c];
     const atom *was = j->before->value[c], *now = after->value[c], *wanted = k->now[c];
-    bool foreign = unseen(j, c);
+    bool foreign = unseen(j, c) && kind == 'p'; /* an extreme contains the other value */
     bool certain = !j->w->swarm.retain && (k->old_mask >> c & 1);
     if (causal(j, c) && now != wanted && (certain || !recorded(j))) {
         sim_fail(j->w, "I10",
@@ -112,6 +141,7 @@ static void judge_column(const judge *j, int c) {
                  (long long)j->seq, column, table, o->rows[k->row].id->text, was->text,
                  wanted->text, now->text);
     }
+    judge_policy(j, c, was, now);
 }
 
 /* Whether a later operation of the commit decides about the same column of the row. */
@@ -179,7 +209,8 @@ static void judge_create(const judge *j) {
     bool lost = false, whole = true;
     for (int c = 0; c < columns; c++) {
         whole = whole && !overtaken(j, c) && first_on_row(j, c);
-        lost = lost || (after && (k->mask >> c & 1) && after->value[c] != k->now[c]);
+        bool adds = strchr("cs", oracle_tables[o->rows[k->row].table].kinds[c]) != NULL;
+        lost = lost || (after && !adds && (k->mask >> c & 1) && after->value[c] != k->now[c]);
     }
     if (!whole) {
         return;
@@ -214,6 +245,14 @@ static void judge_delete(const judge *j) {
                  o->rows[k->row].id->text, gone ? "was deleted" : "stayed",
                  foreign ? "somebody had edited it meanwhile" : "nobody else had touched it");
     }
+    bool deletes_win = o->rows[k->row].table == 2 && j->w->swarm.deletes_win;
+    if (foreign && gone != deletes_win) {
+        sim_fail(j->w, "I18",
+                 "commit %lld: %s %s although somebody had edited it, and %s win there",
+                 (long long)j->seq, o->rows[k->row].id->text, gone ? "was deleted" : "stayed",
+                 deletes_win ? "deletes" : "edits");
+    }
+    j->w->seen[SEEN_DELETE_WON] += foreign && gone;
 }
 
 /* Held as a whole: what it stands on is lost or forgotten. Its content must be kept. */

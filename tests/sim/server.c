@@ -25,20 +25,43 @@ static uint64_t disk_random(void *context) {
     return sim_random_next(&((world *)context)->random);
 }
 
-static void write_schema(char path[300], const char *more) {
+static const char tallies[] = "CREATE TABLE tallies(id TEXT PRIMARY KEY, title TEXT, total INTEGER,"
+                              " tags TEXT, top INTEGER, low INTEGER);\n";
+
+static void write_file(char path[300], const char *text) {
     FILE *file = folder_file(path, 300);
-    if (!file || fprintf(file, tables, more) < 0 || fclose(file) != 0) {
+    if (!file || fputs(text, file) < 0 || fclose(file) != 0) {
         fprintf(stderr, "sim: can't write %s\n", path);
         abort();
     }
+}
+
+static void write_schema(const world *w, char path[300], const char *more) {
+    char text[800];
+    size_t len = (size_t)snprintf(text, sizeof text, tables, more);
+    snprintf(text + len, sizeof text - len, "%s", w->swarm.tables > 2 ? tallies : "");
+    write_file(path, text);
+}
+
+static void write_config(const world *w, char path[300]) {
+    static const char *const policies[] = {"lww", "server_wins", "client_wins"};
+    char text[300] = "";
+    if (w->swarm.tables > 2) {
+        snprintf(text, sizeof text,
+                 "[table tallies]\npolicy.title = %s\npolicy.total = counter\npolicy.tags = set\n"
+                 "policy.top = max\npolicy.low = min\non_conflicting_delete = %s\n",
+                 policies[w->swarm.title], w->swarm.deletes_win ? "delete_wins" : "edit_wins");
+    }
+    write_file(path, text);
 }
 
 /* ---- life ---- */
 
 void server_init(world *w) {
     server *s = &w->server;
-    write_schema(s->schema[0], "");
-    write_schema(s->schema[1], ", extra TEXT");
+    write_schema(w, s->schema[0], "");
+    write_schema(w, s->schema[1], ", extra TEXT");
+    write_config(w, s->config);
     disk_init(&s->disk, FOLDER "/store.db", disk_random, w);
     disk_init(&s->backup, "", disk_random, w);
     if (key_set_from_secret(slice_of(key), &s->keys) != GODWIT_OK) {
@@ -68,8 +91,10 @@ void server_start(world *w) {
     char message[512] = "";
     w->current = -1;
     retain_policy retain = forgetful(&w->swarm);
+    bool remembers = w->swarm.schema_once && s->knows_tables;
     service_options options = {.store = FOLDER,
-                               .schema_file = s->schema[s->upgraded],
+                               .schema_file = remembers ? NULL : s->schema[s->upgraded],
+                               .config_tables = s->config,
                                .retain = w->swarm.retain ? &retain : NULL,
                                .now_ms = now,
                                .context = w};
@@ -89,12 +114,14 @@ void server_start(world *w) {
         return;
     }
     s->starts++;
+    s->knows_tables = true;
     oracle_server(w);
 }
 
 void server_stop(world *w, bool killed, disk_loss loss) {
     server *s = &w->server;
     w->current = -1;
+    s->killed = killed;
     if (killed) {
         sim_trace(w, "server dies (%s)", loss == DISK_POWER_LOSS ? "power" : "killed");
         disk_halt(&s->disk);
@@ -127,6 +154,7 @@ void server_deinit(world *w) {
     key_set_release(s->keys);
     (void)unlink(s->schema[0]);
     (void)unlink(s->schema[1]);
+    (void)unlink(s->config);
 }
 
 void server_backup(world *w) {
@@ -144,6 +172,7 @@ void server_restore(world *w) {
     server_stop(w, false, DISK_PROCESS_DIES);
     disk_copy(&s->disk, &s->backup);
     s->restores++;
+    s->knows_tables = false;
     w->faults++;
     s->disk.quiet++;
     oracle_rewind(w);
@@ -155,6 +184,7 @@ void server_upgrade(world *w) {
     if (!w->server.upgraded && w->server.service) {
         server_stop(w, false, DISK_PROCESS_DIES);
         w->server.upgraded = true;
+        w->server.knows_tables = false;
         server_start(w);
     }
 }

@@ -7,6 +7,7 @@
  *   device.c    an application with its database: life and death, writing
  *   sync.c      how it syncs: over the network with godwit_next/godwit_feed, or blocking
  *   server.c    the service, its operator, requests
+ *   pieces.c    requests that come in two, of a client that does not wait for answers
  *   net.c       packets: dropped, doubled, late by days, cut, replayed
  *   swarm.c     parameters of a seed; choosing what happens next
  *   run.c       a seed from the beginning to convergence
@@ -38,6 +39,7 @@
     X(LOCKED, "locked by another")                                                                 \
     X(POWER_DEVICE, "device lost power")                                                           \
     X(KILLED_DEVICE, "device killed")                                                              \
+    X(POWER_AGAIN, "server lost power after it was killed")                                        \
     X(POWER_SERVER, "server lost power")                                                           \
     X(KILLED_SERVER, "server killed")                                                              \
     X(EXPIRED, "token expired (401)")                                                              \
@@ -58,6 +60,7 @@
     X(REKEYED, "new identity")                                                                     \
     X(RECONCILED, "streams compared")                                                              \
     X(UPGRADED, "upgrade with a queue")                                                            \
+    X(PIECES, "request in two pieces")                                                             \
     X(PAGED, "answer of several pages")                                                            \
     X(SNAPSHOT, "bootstrap by snapshot")                                                           \
     X(HELD, "held as a whole")                                                                     \
@@ -70,13 +73,19 @@
     X(TAKEN_BACK, "value taken back")                                                              \
     X(DECIDED, "group decided twice")                                                              \
     X(DEPENDENCY, "dependency judged")                                                             \
-    X(CLOCK, "vector clock judged")
+    X(CLOCK, "vector clock judged")                                                                \
+    X(COMMUTED, "counter, set or extreme judged")                                                  \
+    X(POLICY, "policy of a column judged")                                                         \
+    X(DELETE_WON, "delete won over an edit")                                                       \
+    X(ROW_BACK, "row taken back whole")
 typedef enum {
 #define SEEN_NAME(name, text) SEEN_##name,
     SEEN(SEEN_NAME)
 #undef SEEN_NAME
         SEEN_COUNT
 } sim_seen;
+
+typedef enum { TITLE_LWW, TITLE_SERVER_WINS, TITLE_CLIENT_WINS } title_policy;
 
 /* What can go wrong in a seed. Rates are "one in n", 0 = not in this seed. */
 typedef struct {
@@ -86,9 +95,16 @@ typedef struct {
     bool retain, forget_ledger; /* the server forgets early; keys and devices, too */
     bool place;                 /* devices know where their database belongs */
     bool crowd;                 /* that is somewhere else at every start, and all write one row */
+    bool moves;         /* it is somewhere else now and then, and the server is restored often */
+    bool short_archive; /* devices keep what is done with for hours only */
+    bool schema_once; /* the server starts with its schema file once, then from what it remembers */
+    int tables;       /* 3: with counters, sets and extremes, and policies of its own: */
+    title_policy title;
+    bool deletes_win;
     bool reals, unique_values, deletes, big_groups, resolves;
-    unsigned drop, twice, late, days, cut, replay, one_way, blocking;
+    unsigned drop, twice, late, days, cut, replay, one_way, blocking, pieces;
     unsigned kill_device, kill_server, power, clock_jump, freeze, restart_server, backup_server;
+    unsigned power_again; /* the server loses power soon after it came back from being killed */
     unsigned restore_server, clone_device, restore_device, swap_devices, token, revoke, new_device;
     disk_faults device_disk, server_disk;
     int journal; /* of the applications: 0 WAL, 1 DELETE, 2 TRUNCATE, 3 PERSIST */
@@ -142,10 +158,12 @@ typedef struct {
     key_set *keys;
     sqlite3 *observer; /* the checker's, read only */
     bool has_backup, upgraded;
+    bool knows_tables, killed; /* killed: when it ended last */
     int64_t down_until;
     int restores, starts;
     bool closing;
     char schema[2][300]; /* files with the tables, before and after the upgrade */
+    char config[300];    /* and with their policies */
 } server;
 
 typedef struct world {
@@ -163,7 +181,7 @@ typedef struct world {
     oracle oracle;
     int64_t faults, steps, commits, rounds;
     bool calm; /* faults are over */
-    bool verbose;
+    bool verbose, wide;
     int64_t seen[SEEN_COUNT];
     uint64_t trace;
     const char *doing;
@@ -223,6 +241,10 @@ void server_mint(world *w, const device *d, bytes *token);
 /* Answers requests[0..count) together; status 0 = no answer came. */
 void server_serve(world *w, packet **requests, size_t count, packet *answers);
 void server_attack(world *w); /* a hostile client repeats what it saw, changed */
+
+/* ---- pieces.c ---- */
+/* Now and then serves the request in two, whose answers nobody reads. */
+void server_pieces(world *w, const packet *p);
 
 /* ---- net.c ---- */
 void net_send(world *w, packet *p); /* takes the contents of *p */

@@ -84,6 +84,7 @@ static void exchange_packet(device *d, packet *p, godwit_http_answer *answer) {
     char verb = verb_of(p->path.ptr);
     packet_init(&got);
     got.device = d->number;
+    server_pieces(w, p);
     server_serve(w, &one, 1, &got);
     if (sim_fault(w, w->swarm.twice)) { /* it arrives again, later */
         packet again;
