@@ -58,11 +58,17 @@ sql() {
     grep -q "CREATE TABLE IF NOT EXISTS godwit.outbox" install.sql
     sql -f install.sql
     sql -c "DROP TABLE godwit.outbox; ALTER TABLE godwit.tracked DROP scope, DROP scope_column;
+            ALTER TABLE godwit.device DROP own_lsn; DROP INDEX godwit.op_taken_over;
+            CREATE INDEX op_origin ON godwit.op (scope, lineage, lsn);
             UPDATE godwit.meta SET v = 1 WHERE k = 'schema_version'"
+    sql -c "INSERT INTO godwit.device(scope, device_id, user_id, lineage, registered_at) VALUES ('s', 'd', 'u', 'd', now());
+            INSERT INTO godwit.op(scope, device_id, seq, lineage, lsn, op_key, commit_seq, outcome)
+                VALUES ('s', 'd', 1, 'd', 7, '', 1, 'applied'), ('s', 'd', 2, 'other', 9, '', 1, 'applied')"
     sql -f install.sql
     sql -f install.sql
-    [ "$(sql -c "SELECT v FROM godwit.meta WHERE k = 'schema_version'")" -eq 2 ]
+    [ "$(sql -c "SELECT v FROM godwit.meta WHERE k = 'schema_version'")" -eq 3 ]
     [ "$(sql -c "SELECT count(*) FROM godwit.outbox")" -eq 0 ]
+    [ "$(sql -c "SELECT own_lsn FROM godwit.device WHERE scope = 's'")" -eq 7 ] # of its own lineage only
     # a newer one is left alone, and a server refuses it by name
     sql -c "UPDATE godwit.meta SET v = 99 WHERE k = 'schema_version'"
     sql -f install.sql
@@ -75,12 +81,14 @@ sql() {
 @test "a server brings an older schema up to date by itself" {
     godwit pg install | sql
     sql -c "DROP TABLE godwit.outbox; ALTER TABLE godwit.tracked DROP scope, DROP scope_column;
+            ALTER TABLE godwit.device DROP own_lsn; DROP INDEX godwit.op_taken_over;
+            CREATE INDEX op_origin ON godwit.op (scope, lineage, lsn);
             UPDATE godwit.meta SET v = 1 WHERE k = 'schema_version'"
     godwit serve --listen 127.0.0.1:0 --data data --db "$db" >out 2>log 3>&- &
     pid=$!
     for _ in $(seq 200); do grep -q listening out && break; sleep 0.05; done
     kill $pid && wait $pid
-    [ "$(sql -c "SELECT v FROM godwit.meta WHERE k = 'schema_version'")" -eq 2 ]
+    [ "$(sql -c "SELECT v FROM godwit.meta WHERE k = 'schema_version'")" -eq 3 ]
 }
 
 @test "track looks at the tables first, changes no column, and is undone by untrack" {
